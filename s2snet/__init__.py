@@ -1,0 +1,18 @@
+"""Purifiers in front of image classifiers: train them, attack them honestly, say what they are worth.
+
+Importing this package imports no torch; `s2snet.load` does when it is first used.
+"""
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name == "load":
+        from s2snet.weights import load
+
+        return load
+    if name == "Defended":
+        from s2snet.models import Defended
+
+        return Defended
+    raise AttributeError(f"module 's2snet' has no attribute {name!r}")

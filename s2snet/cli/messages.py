@@ -1,0 +1,99 @@
+"""Bad input in one clear line and exit code 1; the traceback only with debug=true."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+
+class BadInput(Exception):
+    """What the user gave, what is allowed, the nearest match; its text is the line that is printed."""
+
+
+def nearest(word: object, allowed: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or nothing where no allowed word resembles this one."""
+    match = difflib.get_close_matches(str(word), [str(a) for a in allowed], n=1, cutoff=0.5)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def choose(name: str, value: object, allowed: Sequence[str]) -> None:
+    """BadInput unless the value is one of the allowed."""
+    if value not in allowed:
+        raise BadInput(f"{name}={value}{nearest(value, allowed)}: allowed are {', '.join(map(str, allowed))}")
+
+
+def run(main: Callable[[], object]) -> None:
+    """Calls a Hydra main; what the user can mend ends in one line on stderr and exit code 1."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing several lines
+    with one_line():
+        main()
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Ends the process with one line for an error of the user's; errors of ours pass through.
+
+    Around the job too, not only around Hydra, which would print a line of its own before handing the error on.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader went away: | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        line = _line(error)
+        if line is None or "debug=true" in sys.argv:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _line(error: BaseException) -> str | None:
+    """One line for an error of the user's, None for one of ours."""
+    from hydra.errors import ConfigCompositionException, HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
+        return _unknown_choice(error) or _unknown_key(cause) or _first_line(error, cause)
+    if isinstance(error, BadInput | ValueError | OSError):
+        return " ".join(str(error).split())
+    return None
+
+
+def _unknown_choice(error: BaseException) -> str | None:
+    found = re.search(r"Could not find '(.+)/(.+)'\s+Available options in '.*':\s+((?:\t\S+\n?)+)", str(error))
+    if not found:
+        return None
+    group, choice, options = found[1], found[2], found[3].split()
+    return f"{group}={choice}{nearest(choice, options)}: allowed are {', '.join(options)}"
+
+
+def _unknown_key(error: BaseException) -> str | None:
+    key, node = getattr(error, "full_key", None), getattr(error, "parent_node", None)
+    if not key or node is None or not re.search(r"not in|is not in struct", str(error)):
+        return None
+    allowed = sorted(str(k) for k in node)
+    return f"unknown setting {key}{nearest(key.rpartition('.')[2], allowed)}: allowed here are {', '.join(allowed)}"
+
+
+def _first_line(error: BaseException, cause: BaseException) -> str:
+    lines = [line.strip() for line in (str(error) + "\n" + (str(cause) if cause is not error else "")).splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("full_key", "object_type", "reference_type"))]
+    return ": ".join(dict.fromkeys(kept))
+
+
+def single_device_in_sweeps(devices: int) -> None:
+    """BadInput for a -m run on several devices: a re-launched rank would run the whole sweep again."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if devices > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise BadInput(
+            f"-m with {devices} devices would start the sweep once per device; write the loop in the shell instead: "
+            "for stage in 1 2; do python train.py stage=$stage trainer=ddp_cpu; done"
+        )

@@ -1,0 +1,216 @@
+"""The settings as frozen dataclasses: Hydra merges the YAML into them, so unknown keys and wrong types are refused.
+
+Nothing below the command line sees a config object: `train_settings` and `evaluate_settings` return plain
+dataclasses, dicts, lists and numbers, checked across fields. No torch here: a typo costs no import.
+"""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from s2snet.cli.messages import BadInput, choose, nearest
+
+STAGES = ("classifier", "1", "2", "adversarial")
+
+
+@dataclass
+class Recipe:
+    """How one stage is optimised. The YAML of each stage says what its own keys mean."""
+
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    optimiser: str = "adam"
+    lr: float = MISSING
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "poly"
+    clip: float | None = None
+    shift: int = 0
+    early_stopping: str | None = None
+    patience: int = 10
+    save_every: int | None = None
+
+
+@dataclass
+class ClassifierRecipe(Recipe):
+    label_smoothing: float = 0.0
+
+
+@dataclass
+class Stage1Recipe(Recipe):
+    pass
+
+
+@dataclass
+class Stage2Recipe(Recipe):
+    labels: str = "truth"
+    reconstruction_weight: float = 0.0
+
+
+@dataclass
+class AdversarialRecipe(Recipe):
+    alpha: float = 0.5
+    eps: Any = MISSING
+
+
+@dataclass
+class Recipes:
+    classifier: ClassifierRecipe = field(default_factory=ClassifierRecipe)
+    stage1: Stage1Recipe = field(default_factory=Stage1Recipe)
+    stage2: Stage2Recipe = field(default_factory=Stage2Recipe)
+    adversarial: AdversarialRecipe = field(default_factory=AdversarialRecipe)
+
+
+@dataclass
+class TrainerSettings:
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    workers: int = 0
+    progress: bool = True
+
+
+@dataclass
+class LoggerSettings:
+    name: str = MISSING
+    project: str = "s2snet"
+    mode: str = "offline"
+
+
+@dataclass
+class TrainSettings:
+    stage: str = "1"  # a plain key: Hydra refuses an integer as the choice of a group
+    seed: int = 0
+    data: dict[str, Any] = MISSING
+    classifier: dict[str, Any] = MISSING
+    autoencoder: dict[str, Any] = MISSING
+    recipes: Recipes = field(default_factory=Recipes)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    data_root: str | None = None
+    runs: str = "runs"
+    output: str | None = None
+    from_classifier: str | None = None
+    from_autoencoder: str | None = None
+    ckpt_path: str | None = None
+    overwrite: bool = False
+    debug: bool = False
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe of this run's stage, as a plain dict."""
+        name = self.stage if self.stage in ("classifier", "adversarial") else f"stage{self.stage}"
+        return dict(vars(getattr(self.recipes, name)))
+
+
+@dataclass
+class DefenceSettings:
+    title: str = MISSING
+    purifier: str | None = None
+    classifier: str = MISSING
+
+
+@dataclass
+class ThreatSettings:
+    name: str = MISSING
+    routes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class EvaluateSettings:
+    data: dict[str, Any] = MISSING
+    classifier: dict[str, Any] = MISSING
+    autoencoder: dict[str, Any] = MISSING
+    defence: dict[str, DefenceSettings] = field(default_factory=dict)
+    threat: dict[str, ThreatSettings] = field(default_factory=dict)
+    attack: dict[str, Any] = field(default_factory=dict)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    budgets: dict[str, list[Any]] = field(default_factory=dict)
+    images: int | None = None
+    chunk: int = 120
+    samples: int = 12
+    seed: int = 0
+    data_root: str | None = None
+    weights: str | None = None
+    runs: str = "runs"
+    output: str = MISSING
+    debug: bool = False
+
+
+def register() -> None:
+    """Makes the schemas known to Hydra; the defaults lists of conf/ begin with them."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainSettings)
+    store.store(name="evaluate_schema", node=EvaluateSettings)
+
+
+def train_settings(config: DictConfig) -> TrainSettings:
+    """The checked settings of one training run."""
+    settings: TrainSettings = _plain(config)
+    choose("stage", settings.stage, STAGES)
+    recipe = settings.recipe
+    choose("recipe's optimiser", recipe["optimiser"], ("adam", "adamw", "sgd"))
+    choose("recipe's schedule", recipe["schedule"], ("constant", "cosine", "poly"))
+    if settings.stage == "2":
+        choose("recipes.stage2.labels", recipe["labels"], ("truth", "classifier"))
+    for key in ("epochs", "batch_size"):
+        if recipe[key] < 1:
+            raise BadInput(f"{key}={recipe[key]} in the recipe of stage {settings.stage}: at least 1")
+    choose("logger.name", settings.logger.name, ("csv", "wandb"))
+    settings.recipes.adversarial.eps = radius("recipes.adversarial.eps", settings.recipes.adversarial.eps, "linf")
+    return settings
+
+
+def evaluate_settings(config: DictConfig) -> EvaluateSettings:
+    """The checked settings of one evaluation; budgets are numbers."""
+    settings: EvaluateSettings = _plain(config)
+    for name in ("images", "chunk"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise BadInput(f"{name}={value}: at least 1")
+    if not settings.defence:
+        raise BadInput("defence=[]: at least one defence is needed, such as defence=[none]")
+    for norm, radii in settings.budgets.items():
+        choose("budgets' norm", norm, ("linf", "l2"))
+        settings.budgets[norm] = [radius(f"budgets.{norm}", eps, norm) for eps in radii]
+    return settings
+
+
+def _plain(config: DictConfig) -> Any:
+    """The config as dataclasses. Hydra lets `+key=value` add what no schema knows: refused here."""
+    settings = OmegaConf.to_object(config)
+
+    def check(node: Any, path: str) -> None:
+        if is_dataclass(node):
+            allowed = [item.name for item in fields(node)]
+            for key, value in vars(node).items():
+                if key not in allowed:
+                    raise BadInput(f"unknown setting {path}{key}{nearest(key, allowed)}: allowed here are {', '.join(allowed)}")
+                check(value, f"{path}{key}.")
+        elif isinstance(node, dict):
+            for key, value in node.items():
+                check(value, f"{path}{key}.")
+
+    check(settings, "")
+    return settings
+
+
+def radius(name: str, value: Any, norm: str) -> float:
+    """A radius in [0, 1] pixel units from a number or a text such as 8/255.
+
+    BadInput for what is no number, is negative, or, in linf, is above 1: most likely meant in 1/255.
+    """
+    try:
+        top, _, bottom = str(value).partition("/")
+        eps = float(top) / float(bottom or 1)
+    except (ValueError, ZeroDivisionError):
+        raise BadInput(f"{name}={value}: not a radius; write 8/255 or a number") from None
+    if not 0 <= eps < float("inf"):
+        raise BadInput(f"{name}={value}: a radius is at least 0")
+    if norm == "linf" and eps > 1:
+        raise BadInput(f"{name}={value}: radii are in [0, 1] pixel units (did you mean {eps:g}/255?)")
+    return eps

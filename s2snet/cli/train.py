@@ -1,0 +1,25 @@
+"""`python train.py stage=...`: composes and checks the settings, then trains. Torch is imported after that."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from s2snet.cli import messages, settings
+from s2snet.cli.conf_dir import conf_dir
+
+settings.register()
+
+
+@hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")
+def _train(config: DictConfig) -> None:
+    with messages.one_line():
+        checked = settings.train_settings(config)
+        messages.single_device_in_sweeps(checked.trainer.devices * checked.trainer.num_nodes)
+        from s2snet.training.loop import train
+
+        train(checked, OmegaConf.to_yaml(config, resolve=True), command=" ".join(["python train.py", *sys.argv[1:]]))
+
+
+def main() -> None:
+    messages.run(_train)

@@ -1,0 +1,51 @@
+"""What a data set is: images in [0, 1] with labels and their index, and the three splits of it."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class Images(Dataset):
+    """Images in memory: item k is (image float32 [C, H, W] in [0, 1], label int, index int).
+
+    `index` is the image's place in the whole data set's own order, so that it names the image in every split.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, index: Tensor, classes: list[str]):
+        self.images, self.labels, self.index, self.classes = images, labels, index, classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int, int]:
+        return self.images[place], int(self.labels[place]), int(self.index[place])
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over pixels, labels and indices."""
+        digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
+        for tensor in (self.images, self.labels, self.index):
+            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass
+class Splits:
+    """The three parts of a data set. The test part is never trained on, nor used to choose anything."""
+
+    train: Images
+    validation: Images
+    test: Images
+
+    def facts(self) -> dict[str, Any]:
+        """What a weights file says of the data: sizes, classes, and the fingerprint of the training images."""
+        return {
+            "train": len(self.train),
+            "validation": len(self.validation),
+            "test": len(self.test),
+            "classes": self.test.classes,
+            "train_fingerprint": self.train.fingerprint(),
+        }

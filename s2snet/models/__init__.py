@@ -1,0 +1,62 @@
+"""Networks: purifiers, classifiers, and `Defended`, which puts the one in front of the other. Knows torch only.
+
+`MODULES` is every module a weights file may name; `build` makes one from its name and options and keeps both
+on it as `.config`, which is what a weights file stores and what a fingerprint covers.
+"""
+
+import difflib
+import inspect
+from typing import Any
+
+from torch import nn
+
+from s2snet.models.defended import Defended, Identity, freeze
+from s2snet.models.segnet import SegNet, load_authors, segnet_small
+from s2snet.models.small_cnn import SmallCNN
+
+CLASSIFIERS = {"small_cnn": SmallCNN}
+AUTOENCODERS = {"segnet": SegNet, "segnet_small": segnet_small}
+MODULES = CLASSIFIERS | AUTOENCODERS
+
+__all__ = [
+    "AUTOENCODERS",
+    "CLASSIFIERS",
+    "MODULES",
+    "Defended",
+    "Identity",
+    "SegNet",
+    "SmallCNN",
+    "build",
+    "freeze",
+    "load_authors",
+    "segnet_small",
+]
+
+
+def build(name: str, **options: Any) -> nn.Module:
+    """The module `name` of MODULES with these options, its `.config` = {"name": ..., **options} set.
+
+    ValueError for an unknown name or option, with what is allowed and the nearest match.
+    """
+    if name not in MODULES:
+        raise ValueError(f"unknown module {name!r}{_nearest(name, MODULES)}; allowed are {', '.join(MODULES)}")
+    allowed = inspect.signature(MODULES[name]).parameters
+    for option in options:
+        if option not in allowed:
+            raise ValueError(
+                f"{name} has no option {option!r}{_nearest(option, allowed)}; allowed are {', '.join(allowed)}"
+            )
+    module = MODULES[name](**options)
+    defaults = {key: parameter.default for key, parameter in allowed.items()}
+    module.config = {"name": name} | _plain(defaults | options)
+    return module
+
+
+def _nearest(word: str, allowed) -> str:
+    match = difflib.get_close_matches(word, list(allowed), n=1)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """The options as JSON knows them, so that a config is the same before saving and after loading."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}

@@ -1,0 +1,209 @@
+"""SegNet, the autoencoder of the S2SNet: an encoder that pools with indices, a decoder that unpools by them.
+
+Layer names, order and sizes are those of the authors' release (papers of 2018: arXiv 1803.07994, 1803.08337),
+so their state dicts load key by key (`load_authors`). Widths and depths scale down for small images.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from s2snet.models.normalised import Normalisation
+
+UNPOOLINGS = ("indices", "nearest", "learned")
+
+
+class Code(NamedTuple):
+    """What the decoder needs: the bottleneck, each pooling's indices, each size before pooling."""
+
+    bottleneck: Tensor
+    indices: tuple[Tensor, ...]
+    sizes: tuple[tuple[int, int], ...]
+
+
+def unpool_by_indices(values: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
+    """Values [B, C, h, w] at their flat `indices` in zeros [B, C, *size].
+
+    Equal bit for bit to `max_unpool2d` and, unlike it, deterministic: 2x2 windows never overlap.
+    """
+    flat = values.new_zeros(*values.shape[:2], size[0] * size[1])
+    return flat.scatter(2, indices.flatten(2), values.flatten(2)).unflatten(2, size)
+
+
+def _block(module: nn.Module, name: str, channels: tuple[int, int], suffix: str, bn_momentum: float) -> None:
+    module.add_module(f"conv{name}{suffix}", nn.Conv2d(*channels, kernel_size=3, padding=1))
+    module.add_module(f"bn{name}{suffix}", nn.BatchNorm2d(channels[1], momentum=bn_momentum))
+
+
+class Encoder(nn.Module):
+    """Stages of conv-BatchNorm-ReLU, each ended by a 2x2 max pooling that returns its indices."""
+
+    def __init__(self, channels: int, widths: Sequence[int], convs: Sequence[int], bn_momentum: float):
+        super().__init__()
+        self.convs = tuple(convs)
+        width = channels
+        for stage, (out, count) in enumerate(zip(widths, convs, strict=True), start=1):
+            for layer in range(1, count + 1):
+                _block(self, f"{stage}{layer}", (width, out), "", bn_momentum)
+                width = out
+
+    def forward(self, x: Tensor) -> Code:
+        indices, sizes = [], []
+        for stage, count in enumerate(self.convs, start=1):
+            for layer in range(1, count + 1):
+                name = f"{stage}{layer}"
+                x = functional.relu(getattr(self, f"bn{name}")(getattr(self, f"conv{name}")(x)))
+            sizes.append((x.shape[2], x.shape[3]))
+            x, where = functional.max_pool2d(x, 2, 2, return_indices=True)
+            indices.append(where)
+        return Code(x, tuple(indices), tuple(sizes))
+
+
+class Decoder(nn.Module):
+    """The encoder in mirror: unpool, conv-BatchNorm-ReLU; the last layer is a bare 1x1 convolution."""
+
+    def __init__(
+        self, channels: int, widths: Sequence[int], convs: Sequence[int], unpool: str, bn_momentum: float
+    ):
+        super().__init__()
+        self.convs = tuple(convs)
+        self.unpool = unpool
+        for stage in range(len(widths), 0, -1):
+            width = widths[stage - 1]
+            below = widths[stage - 2] if stage > 1 else width
+            if unpool == "learned":
+                self.add_module(f"unpool{stage}", nn.ConvTranspose2d(width, width, 2, stride=2, groups=width))
+            for layer in range(convs[stage - 1], 0, -1):
+                out = below if layer == 1 else width
+                _block(self, f"{stage}{layer}", (width, out), "d", bn_momentum)
+        self.conv_final = nn.Conv2d(widths[0], channels, kernel_size=1)
+
+    def _up(self, x: Tensor, code: Code, stage: int) -> Tensor:
+        size = code.sizes[stage - 1]
+        if self.unpool == "indices":
+            return unpool_by_indices(x, code.indices[stage - 1], size)
+        if self.unpool == "nearest":
+            return functional.interpolate(x, size=size, mode="nearest")
+        return getattr(self, f"unpool{stage}")(x, output_size=size)
+
+    def forward(self, code: Code) -> Tensor:
+        x = code.bottleneck
+        for stage in range(len(self.convs), 0, -1):
+            x = self._up(x, code, stage)
+            for layer in range(self.convs[stage - 1], 0, -1):
+                name = f"{stage}{layer}d"
+                x = functional.relu(getattr(self, f"bn{name}")(getattr(self, f"conv{name}")(x)))
+        return self.conv_final(x)
+
+
+class SegNet(nn.Module):
+    """A purifier: images [B, C, H, W] in [0, 1] -> images of the same shape, not clipped.
+
+    Works on any side of at least 2 ** len(widths). The defaults are the authors' network with
+    29,480,259 parameters. `unpool` says what leads the way up: the pooling `indices` of the
+    encoder (the authors' way; the index maps carry more bits than the image), or nothing of the
+    image (`nearest`, `learned`).
+
+    Normalisation is inside: `mean` and `std` per channel before the encoder, undone after the decoder,
+    so a classifier that normalises alike is fed the decoder's output as it is.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = (64, 128, 256, 512, 512),
+        convs: Sequence[int] = (2, 2, 3, 3, 3),
+        unpool: str = "indices",
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+        bn_momentum: float = 0.1,
+    ):
+        super().__init__()
+        if unpool not in UNPOOLINGS:
+            raise ValueError(f"unpool={unpool!r}: allowed are {', '.join(UNPOOLINGS)}")
+        if len(widths) != len(convs) or not widths:
+            raise ValueError(f"widths={list(widths)} and convs={list(convs)} must be of one length, at least 1")
+        self.normalisation = Normalisation(mean, std, channels)
+        self.encoder = Encoder(channels, widths, convs, bn_momentum)
+        self.decoder = Decoder(channels, widths, convs, unpool, bn_momentum)
+        self.minimum_side = 2 ** len(widths)
+
+    def encode(self, images: Tensor) -> Code:
+        if min(images.shape[2:]) < self.minimum_side:
+            raise ValueError(
+                f"images of {images.shape[2]} x {images.shape[3]} are too small for "
+                f"{self.minimum_side.bit_length() - 1} poolings: the shorter side must be at least "
+                f"{self.minimum_side}. Pad or resize the images, or take fewer widths"
+            )
+        return self.encoder(self.normalisation(images))
+
+    def decode(self, code: Code) -> Tensor:
+        return self.normalisation.undo(self.decoder(code))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decode(self.encode(images))
+
+
+def segnet_small(
+    channels: int = 1,
+    widths: Sequence[int] = (16, 32, 64),
+    convs: Sequence[int] = (1, 1, 1),
+    unpool: str = "indices",
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.5,),
+    bn_momentum: float = 0.1,
+) -> SegNet:
+    """A SegNet for images of 28 to 64 pixels, trained in a minute on two cores."""
+    return SegNet(channels, widths, convs, unpool, mean, std, bn_momentum)
+
+
+_PREFIXES = ("module.", "segnet.", "resnet.", "encoder.", "decoder.", "classifier.")
+
+
+class Loaded(NamedTuple):
+    """What `load_authors` did: how many tensors it took over, which keys of the file were of no use."""
+
+    matched: int
+    left_over: tuple[str, ...]
+
+
+def load_authors(segnet: SegNet, state: dict) -> Loaded:
+    """Loads a state dict of the authors' release into `segnet`.
+
+    Takes what their loader takes: the dict itself or one under `model_state`, keys as str or bytes, any
+    chain of the prefixes `module.`, `segnet.`, `encoder.`, ... Unlike theirs it raises ValueError unless
+    every weight, bias and running statistic is there in the right shape, because a mismatch would leave
+    random layers and say nothing. Only `num_batches_tracked` may be missing (old files lack it).
+    """
+    given = {_flat_name(key): tensor for key, tensor in state.get("model_state", state).items()}
+    own = {
+        key.split(".", 1)[1]: tensor
+        for key, tensor in segnet.state_dict().items()
+        if key.startswith(("encoder.", "decoder."))
+    }
+    needed = [key for key in own if not key.endswith("num_batches_tracked")]
+    missing = [key for key in needed if key not in given]
+    reshaped = [key for key in own if key in given and given[key].shape != own[key].shape]
+    if missing or reshaped:
+        raise ValueError(
+            f"not the weights of this SegNet: {len(needed) - len(missing) - len(reshaped)} of {len(needed)} "
+            f"tensors match; missing: {_some(missing)}; of another shape: {_some(reshaped)}"
+        )
+    with torch.no_grad():
+        for key, tensor in own.items():
+            if key in given:
+                tensor.copy_(given[key])
+    return Loaded(sum(key in given for key in own), tuple(key for key in given if key not in own))
+
+
+def _flat_name(key: str | bytes) -> str:
+    """The key after the last wrapper's prefix; the layers' own names are unique without it."""
+    key = key.decode() if isinstance(key, bytes) else key
+    return key[max((key.rfind(prefix) + len(prefix) for prefix in _PREFIXES if prefix in key), default=0) :]
+
+
+def _some(keys: list[str]) -> str:
+    return (", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")) or "none"

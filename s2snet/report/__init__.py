@@ -1,0 +1,5 @@
+"""The report of a result folder: figures and one self-contained HTML page. Reads files, imports no torch."""
+
+from s2snet.report.page import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,191 @@
+"""The image explorer's data: sprite sheets as base64 PNG and every judge's answers, for the page's script.
+
+A cell keeps one sheet, the perturbation, with each image's own largest change at the ends of 8 bits. The page
+adds it to the clean sheet for the adversarial image: the change is stored once, and finer than pixels are.
+"""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+from safetensors.numpy import load_file
+
+from s2snet.report.verdict import reference
+from s2snet.report.words import budget_text, title_of
+
+LARGEST = (
+    2_500_000  # letters of sheets on the page per channel; above it fewer images are shown, and it says so
+)
+WIDEST = 112  # wider images are shown smaller, and the page says so
+LEVELS = 64  # of gray in a purified image: the eye sees no fewer, and noise takes a quarter less room
+COLUMNS = ["crafted", "defence", "image", "label", "prediction", "confidence", "linf", "l2"]
+
+
+def explorer(folder: Path, run: dict, first: str | None = None) -> dict | None:
+    """Everything the page's script shows, ready for JSON; None where no images were kept.
+
+    `first` names the judge that is chosen when the page opens.
+    """
+    if not (folder / "samples.safetensors").exists():
+        return None
+    samples = load_file(folder / "samples.safetensors")
+    kept = len(samples.get("image", []))
+    if not kept:
+        return None
+    shrink = -(-samples["clean"].shape[3] // WIDEST)
+    limit = LARGEST * samples["clean"].shape[1]
+    # First a guess from pixels, so that nothing huge is encoded; then what the sheets really took.
+    shown = fewer(
+        kept, 3 * limit, sum(tensor.size for key, tensor in samples.items() if key != "image") // shrink**2
+    )
+    samples = {key: smaller(tensor[:shown], shrink) for key, tensor in samples.items()}
+    data = shown_data(folder, run, samples, first) | {"kept": kept, "shrink": shrink}
+    allowed = fewer(shown, limit, length(data))
+    if allowed < shown:
+        samples = {key: tensor[:allowed] for key, tensor in samples.items()}
+        data |= shown_data(folder, run, samples, first)
+    return data
+
+
+def fewer(images: int, limit: int, size: int) -> int:
+    """How many of the images keep `size` below `limit`, but one at least."""
+    return images if size <= limit else max(images * limit // size, 1)
+
+
+def smaller(tensor: np.ndarray, factor: int) -> np.ndarray:
+    """Images averaged over squares of `factor` pixels; indices as they are."""
+    if factor == 1 or tensor.ndim != 4:
+        return tensor
+    n, channels, height, width = (*tensor.shape[:2], *(side // factor for side in tensor.shape[2:]))
+    cut = tensor[:, :, : height * factor, : width * factor]
+    return cut.reshape(n, channels, height, factor, width, factor).mean(axis=(3, 5))
+
+
+def length(data: dict) -> int:
+    """The letters of all sheets."""
+    own = len(data["clean"]) + sum(map(len, data["purified_clean"].values()))
+    return own + sum(len(cell["delta"]) + sum(map(len, cell["purified"].values())) for cell in data["cells"])
+
+
+def shown_data(folder: Path, run: dict, samples: dict[str, np.ndarray], first: str | None) -> dict:
+    """The data for the images in `samples`."""
+    indices = [int(i) for i in samples["image"]]
+    answers = read_answers(folder / "rows.parquet", indices)
+    clean = samples["clean"]
+    judges = run["defences"]
+    cells = [one_cell(cell, samples, answers, judges) for cell in run["cells"] if cell["status"] == "done"]
+    cells = [cell for cell in cells if cell]
+    labels = {image: answer["label"] for (_, _, image), answer in answers.items()}
+    names = {cell[part] for cell in cells for part in ("threat", "route", "attack", "norm", "source")}
+    return {
+        "width": clean.shape[3],
+        "height": clean.shape[2],
+        "channels": 3 if clean.shape[1] == 3 else 1,
+        "images": indices,
+        "labels": [labels.get(image) for image in indices],
+        "classes": [str(name) for name in run["classes"]],
+        "judges": [
+            {"name": judge["name"], "title": judge["title"], "purifier": bool(judge.get("has_purifier"))}
+            for judge in judges
+        ],
+        "titles": {name: title_of(name) for name in sorted(names)} | {d["name"]: d["title"] for d in judges},
+        "clean": sheet(clean),
+        "purified_clean": purified(samples, "clean", judges),
+        "answers_clean": judged(answers, "", indices, judges),
+        "cells": cells,
+        "start": opening(cells, judges, labels, indices, first),
+    }
+
+
+def read_answers(path: Path, indices: list[int]) -> dict[tuple[str, str, int], dict]:
+    """{(crafted key or "", judge, image): its row}, for the shown images only."""
+    rows = pq.read_table(path, columns=COLUMNS, filters=[("image", "in", indices)])
+    return {(row["crafted"] or "", row["defence"], row["image"]): row for row in rows.to_pylist()}
+
+
+def judged(answers: dict, crafted: str, indices: list[int], judges: list[dict]) -> dict[str, list]:
+    """{judge's place in the list: [prediction, confidence] or None per image}, for judges with an answer."""
+    found = {}
+    for place, judge in enumerate(judges):
+        rows = [answers.get((crafted, judge["name"], image)) for image in indices]
+        if any(rows):
+            found[str(place)] = [row and [row["prediction"], share(row["confidence"])] for row in rows]
+    return found
+
+
+def share(value: float) -> float | None:
+    """Four decimals; None for a NaN, which JSON does not know."""
+    return round(float(value), 4) if np.isfinite(value) else None
+
+
+def one_cell(cell: dict, samples: dict, answers: dict, judges: list[dict]) -> dict | None:
+    """One cell's sheets and answers; None where its images were not kept or not judged."""
+    key = cell["crafted"]
+    indices = [int(i) for i in samples["image"]]
+    answered = judged(answers, key, indices, judges)
+    if f"adversarial/{key}" not in samples or not answered:
+        return None
+    delta = np.nan_to_num(samples[f"adversarial/{key}"].astype(np.float64) - samples["clean"])
+    peak = np.abs(delta).reshape(len(delta), -1).max(axis=1)
+    signed = delta / np.where(peak > 0, peak, 1)[:, None, None, None]
+    anyone = judges[int(next(iter(answered)))]["name"]  # the distances are the same before every judge
+    rows = [answers.get((key, anyone, image)) for image in indices]
+    return {
+        **{part: cell[part] for part in ("threat", "source", "route", "attack", "norm", "budget")},
+        "text": budget_text(cell["budget"], cell["norm"]),
+        "delta": sheet((signed * 127 + 128) / 255),
+        "peak": [float(f"{value:.5g}") for value in peak],
+        "linf": [row and float(f"{row['linf']:.5g}") for row in rows],
+        "l2": [row and float(f"{row['l2']:.5g}") for row in rows],
+        "answers": answered,
+        "purified": purified(samples, key, judges),
+    }
+
+
+def purified(samples: dict, key: str, judges: list[dict]) -> dict[str, str]:
+    """{judge's place in the list: sheet of what its purifier makes of `key`'s images}, where kept."""
+    found = {}
+    for place, judge in enumerate(judges):
+        for name in (judge.get("judge"), judge["name"]):
+            if f"purified/{key}/{name}" in samples:
+                found[str(place)] = sheet(samples[f"purified/{key}/{name}"], LEVELS)
+                break
+    return found
+
+
+def sheet(images: np.ndarray, levels: int = 256) -> str:
+    """Images [n, C, H, W] side by side as a base64 PNG; clipped to [0, 1] because a purifier may leave it."""
+    images = np.nan_to_num(np.asarray(images, np.float32)).clip(0, 1)
+    if images.shape[1] not in (1, 3):
+        images = images.mean(axis=1, keepdims=True)
+    n, channels, height, width = images.shape
+    strip = images.transpose(2, 0, 3, 1).reshape(height, n * width, channels)
+    pixels = np.rint(np.rint(strip * (levels - 1)) / (levels - 1) * 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(file, format="PNG", compress_level=9)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def opening(
+    cells: list[dict], judges: list[dict], labels: dict, indices: list[int], first: str | None
+) -> dict | None:
+    """What the explorer shows first: that judge at the usual budget, the cell and an image that fool it."""
+    at = reference(
+        sorted({(cell["norm"], cell["budget"]) for cell in cells}, key=lambda p: (p[0] != "linf", p))
+    )
+    best = None
+    for i, cell in enumerate(cells):
+        for place, judge in enumerate(judges):
+            rows = cell["answers"].get(str(place))
+            if not rows:
+                continue
+            fooled = [
+                bool(row) and row[0] != labels.get(image) for row, image in zip(rows, indices, strict=True)
+            ]
+            rank = (judge["name"] == first, (cell["norm"], cell["budget"]) == at, sum(fooled), place)
+            if best is None or rank > best[0]:
+                best = rank, {"cell": i, "judge": place, "image": fooled.index(True) if any(fooled) else 0}
+    return best and best[1]

@@ -1,0 +1,100 @@
+"""Accuracy over budget for one norm and one threat: a line per defence with its 95 % interval."""
+
+from matplotlib.axes import Axes
+
+from s2snet.evaluation.schema import CLEAN
+from s2snet.report.palette import LIGHT, MARKERS, colour
+from s2snet.report.words import title_of
+
+LONGEST = 24  # letters of a label
+GAP = 0.068  # least distance between two labels at the right edge, as a share of the axis
+
+
+def room(titles: dict[str, str]) -> float:
+    """The share of the width that the labels at the right edge take."""
+    longest = max((len(shortened(title)) for title in titles.values()), default=0)
+    return min(0.1 + 0.0125 * longest, 0.42)
+
+
+def shortened(title: str) -> str:
+    """A title that fits beside the axes; the page has the whole one."""
+    return title if len(title) <= LONGEST else title[: LONGEST - 1].rstrip() + "\u2026"
+
+
+def draw(
+    speaking: dict, axes: Axes, norm: str, threat: str, titles: dict[str, str], slot: dict[str, int]
+) -> None:
+    """Draws the lines of `speaking` (scores.headline) for `norm` and `threat`, from the clean accuracy on.
+
+    `titles` gives the defences in order, with the label of each; `slot` gives its place in the palette.
+    """
+    ends, radii = [], set()
+    for name, title in titles.items():
+        points = [
+            (eps, line) for (d, t, n, eps), line in speaking.items() if (d, t, n) == (name, threat, norm)
+        ]
+        clean = speaking.get((name, CLEAN, "", 0.0))
+        if not points:
+            continue
+        radii |= {eps for eps, _ in points}
+        measured = [(0.0, clean)] * (clean is not None) + sorted(points, key=lambda point: point[0])
+        measured = [(eps, line) for eps, line in measured if line["accuracy"] is not None]
+        if not measured:
+            continue
+        x = [eps for eps, _ in measured]
+        y, low, high = (
+            [100 * line[column] for _, line in measured] for column in ("accuracy", "low", "high")
+        )
+        tint, mark = LIGHT[colour(slot[name])], MARKERS[slot[name] % len(MARKERS)]
+        axes.fill_between(x, low, high, color=tint, alpha=0.14, linewidth=0)
+        axes.plot(x, y, color=tint, linewidth=1.6, marker=mark, markersize=4, clip_on=False, zorder=3)
+        ends.append((y[-1], title, tint))
+    frame(axes, norm, sorted(radii))
+    label_ends(axes, ends)
+
+
+def frame(axes: Axes, norm: str, radii: list[float]) -> None:
+    """Axes in percent and in budgets that were run; a Linf axis counts in 1/255."""
+    largest = max(radii, default=1.0)
+    axes.set_xlim(0, largest)
+    axes.set_ylim(0, 100)
+    axes.set_yticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
+    in_levels = norm == "linf" and largest < 0.5
+    texts = [f"{eps * 255:.3g}" if in_levels else f"{eps:.3g}" for eps in radii]
+    # A tick that would touch its neighbour keeps its mark and loses its number.
+    shown, last = [], 0.0
+    for eps, text in zip(radii, texts, strict=True):
+        fits = eps == radii[0] or eps - last > 0.055 * largest
+        shown.append(text if fits else "")
+        last = eps if fits else last
+    axes.set_xticks([0.0, *radii], ["0", *shown])
+    axes.set_xlabel(f"{title_of(norm)} budget" + (" in 1/255" if in_levels else ""))
+    axes.grid(axis="y", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.tick_params(axis="x", length=3)
+    axes.tick_params(axis="y", pad=7)
+    for side in ("top", "left", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Names the lines at their right ends, pushed apart where they would overlap."""
+    ends = sorted(ends, key=lambda end: end[0])
+    places = [end[0] / 100 for end in ends]
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + GAP)
+    for i in reversed(range(len(places))):
+        ceiling = 1.0 if i == len(places) - 1 else places[i + 1] - GAP
+        places[i] = min(places[i], ceiling)
+    for (_, title, tint), place in zip(ends, places, strict=True):
+        # parse_math: a title may hold a dollar sign.
+        axes.text(
+            1.035,
+            place,
+            shortened(title),
+            color=tint,
+            va="center",
+            transform=axes.transAxes,
+            parse_math=False,
+        )

@@ -1,0 +1,191 @@
+"""report.html and figures/ from a result folder's run.json, rows.parquet, table.csv and samples.safetensors.
+
+The page is one file that fetches nothing: its style, script, figures and images are inside. The same result
+gives the same bytes.
+"""
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from s2snet.evaluation.schema import CLEAN, WORST_CASE
+from s2snet.evaluation.scores import headline, read_table
+from s2snet.report import svg, verdict
+from s2snet.report.explorer import explorer
+from s2snet.report.figures import curves
+from s2snet.report.palette import DARK, LIGHT, UNDEFENDED, colour, slots
+from s2snet.report.words import budget_text, in_order, interval_text, percent, title_of
+
+HERE = Path(__file__).parent
+MOST_VALUES = 3  # an option that takes more values over the cells is shown by its ends
+
+
+def write_report(folder: str | Path) -> Path:
+    """Writes figures/*.svg and report.html into the result folder and returns the page's path."""
+    folder = Path(folder)
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    lines = read_table(folder / "table.csv")
+    run["defences"] = listed_defences(run.get("defences", []), lines)
+    speaking = headline(lines)
+    places = {defence["name"]: place for place, defence in enumerate(run["defences"])}
+    at = verdict.reference(verdict.budgets_of(speaking))
+    about = verdict.subject(speaking, run["defences"], at) if at else None
+    figures = draw_figures(folder / "figures", run, speaking)
+    html = (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            run=run,
+            verdict=verdict.sentences(speaking, run["defences"]),
+            defences=[one_defence(defence, speaking, run) for defence in run["defences"]],
+            figures=figures,
+            lines=sorted(lines, key=lambda line: places[line["defence"]]),
+            filters=filters(lines, places),
+            explorer=explorer(folder, run, about["name"] if about else None),
+            attacks=attack_options(run["cells"]),
+            failed=failures(run["cells"]),
+            style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+            script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
+            light=LIGHT,
+            dark=DARK,
+            CLEAN=CLEAN,
+            WORST_CASE=WORST_CASE,
+        )
+    )
+    path = folder / "report.html"
+    path.write_text(html, encoding="utf-8", newline="\n")
+    return path
+
+
+def environment() -> Environment:
+    """Jinja with escaping on: class names, titles and notes are shown, never obeyed."""
+    jinja = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    jinja.filters |= {"title_of": title_of, "percent": percent, "interval": interval_text}
+    jinja.tests |= {"bound": verdict.is_bound}
+    jinja.globals |= {"budget_text": budget_text}
+    return jinja
+
+
+def listed_defences(defences: list[dict], lines: list[dict]) -> list[dict]:
+    """The run's defences with a title and a palette slot each, and those that occur in the table only."""
+    known = {defence["name"] for defence in defences}
+    others = [name for name in dict.fromkeys(line["defence"] for line in lines) if name not in known]
+    defences = defences + [{"name": name} for name in others]
+    slot = slots([defence["name"] for defence in defences])
+    return [
+        {**defence, "title": defence.get("title") or title_of(defence["name"]), "slot": slot[defence["name"]]}
+        for defence in defences
+    ]
+
+
+def one_defence(defence: dict, speaking: dict, run: dict) -> dict:
+    """The headline's row of one defence: its clean accuracy, a bar per budget, and what that amounts to."""
+    classes = max(len(run["classes"]), 1)
+    groups: dict[str, list] = {}
+    for norm, budget in verdict.budgets_of(speaking):
+        line = speaking.get((defence["name"], WORST_CASE, norm, budget))
+        if line is None:
+            continue
+        mildest = verdict.mildest(speaking, defence["name"], norm, budget)
+        groups.setdefault(norm, []).append(
+            {
+                "line": line,
+                "mildest": mildest if mildest >= 0 else None,
+                "state": verdict.state(speaking, defence["name"], norm, budget, classes),
+            }
+        )
+    return {
+        **defence,
+        "colour": colour(defence["slot"]),
+        "clean": speaking.get((defence["name"], CLEAN, "", 0.0)),
+        "groups": groups,
+        "summary": verdict.summary(speaking, defence["name"], classes),
+        "undefended": defence["name"] == UNDEFENDED,
+    }
+
+
+def draw_figures(folder: Path, run: dict, speaking: dict) -> list[dict]:
+    """Writes a figure per norm and threat and returns them by norm, for the page."""
+    folder.mkdir(exist_ok=True)
+    titles = {defence["name"]: defence["title"] for defence in run["defences"]}
+    slot = {defence["name"]: defence["slot"] for defence in run["defences"]}
+    threats = in_order({threat for _, threat, _, _ in speaking} - {CLEAN, WORST_CASE})
+    drawn = []
+    for norm in dict.fromkeys(norm for norm, _ in verdict.budgets_of(speaking)):
+        panels = []
+        for threat in [*threats, WORST_CASE]:
+            if not any((key[1], key[2]) == (threat, norm) for key in speaking):
+                continue
+            name = re.sub(
+                r"[^\w-]", "_", f"curves-{norm}-{threat}"
+            )  # becomes a file name and ids in the page
+            draw = partial(curves.draw, speaking, norm=norm, threat=threat, titles=titles, slot=slot)
+            text = svg.render(draw, width=4.3, height=3.0, right=curves.room(titles))
+            (folder / f"{name}.svg").write_text(text, encoding="utf-8", newline="\n")
+            alt = (
+                f"Accuracy over {title_of(norm)} budget, {title_of(threat)}; the table below has the numbers."
+            )
+            panels.append({"threat": threat, "svg": svg.inline(text, name, alt)})
+        drawn.append({"norm": norm, "panels": panels})
+    return drawn
+
+
+def filters(lines: list[dict], places: dict[str, int]) -> dict[str, list[str]]:
+    """The values that the table's selects offer: defences in the run's order, the others in the table's."""
+    found = {column: list(dict.fromkeys(line[column] for line in lines)) for column in ("threat", "norm")}
+    return {
+        "defence": list(places),
+        "threat": found["threat"],
+        "norm": [norm for norm in found["norm"] if norm],
+    }
+
+
+def attack_options(cells: list[dict]) -> list[dict]:
+    """Each attack once with its options; one that differs between cells with its values or their ends."""
+    attacks: dict[str, dict[str, list]] = {}
+    counts: dict[str, int] = {}
+    for cell in cells:
+        counts[cell["attack"]] = counts.get(cell["attack"], 0) + 1
+        options = attacks.setdefault(cell["attack"], {})
+        for name, value in (cell.get("options") or {}).items():
+            values = options.setdefault(name, [])
+            if value not in values:
+                values.append(value)
+    return [
+        {
+            "name": name,
+            "cells": counts[name],
+            "options": {key: values_text(values) for key, values in options.items()},
+        }
+        for name, options in attacks.items()
+    ]
+
+
+def failures(cells: list[dict]) -> dict[str, int]:
+    """{threat, route, attack and the reason: how many cells}."""
+    counts: dict[str, int] = {}
+    for cell in cells:
+        if cell["status"] != "done":
+            what = ", ".join(title_of(cell[part]) for part in ("threat", "route", "attack"))
+            reason = f"{what}: {cell.get('reason') or cell['status']}"
+            counts[reason] = counts.get(reason, 0) + 1
+    return counts
+
+
+def values_text(values: list) -> str:
+    """40; 0.002, 0.004; 0.002 to 0.1 (8 values)."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    texts = [f"{value:.4g}" if numbers else str(value) for value in (sorted(values) if numbers else values)]
+    if len(texts) <= MOST_VALUES:
+        return ", ".join(texts)
+    return f"{texts[0]} to {texts[-1]} ({len(texts)} values)" if numbers else f"{len(texts)} values"

@@ -1,0 +1,5 @@
+"""Training: one Lightning module per stage, and the loop that runs any of them."""
+
+from s2snet.torchvision_cpu import mend
+
+mend()  # before anything here imports Lightning or torchmetrics

@@ -1,0 +1,49 @@
+"""Stage `adversarial`, the baseline: training on FGSM examples (Goodfellow et al., arXiv 1412.6572, section 6)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from s2snet.attacks import fgsm
+from s2snet.training.classifier import accuracy
+from s2snet.training.stage import Stage
+
+
+class TrainAdversarial(Stage):
+    """alpha CE(f(x), y) + (1 - alpha) CE(f(x + eps sign grad), y), examples made against the current weights.
+
+    While an example is made the classifier is in eval mode (no dropout, no BatchNorm statistics of half-made
+    images); no gradient passes through the sign. With eps = 0 both halves are plain training.
+    """
+
+    def __init__(self, classifier: nn.Module, recipe: dict[str, Any], seed: int):
+        super().__init__(recipe, seed)
+        self.trained = classifier
+
+    def attacked(self, images: Tensor, labels: Tensor) -> Tensor:
+        training = self.trained.training
+        self.trained.eval()
+        adversarial = fgsm(self.trained, images, labels, eps=self.recipe["eps"])
+        self.trained.train(training)
+        return adversarial
+
+    def training_step(self, batch, batch_index) -> Tensor:
+        images, labels, _ = batch
+        alpha = self.recipe["alpha"]
+        clean = functional.cross_entropy(self.trained(images), labels)
+        adversarial = functional.cross_entropy(self.trained(self.attacked(images, labels)), labels)
+        loss = alpha * clean + (1 - alpha) * adversarial
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def measure(self, batch) -> dict[str, Tensor]:
+        """Clean accuracy and the error on FGSM examples of one validation batch: the paper's stopping rule."""
+        images, labels, _ = batch
+        adversarial = self.attacked(images, labels)
+        with torch.no_grad():
+            return {
+                "accuracy": accuracy(self.trained(images), labels),
+                "adversarial_error": 1 - accuracy(self.trained(adversarial), labels),
+            }

@@ -1,0 +1,35 @@
+"""Stage 1: the autoencoder learns to reconstruct images; labels are not used (arXiv 1803.07994)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from s2snet.training.stage import Stage
+
+
+class TrainAutoencoder(Stage):
+    """Mean squared error per pixel of A(x) against x, both in [0, 1] units."""
+
+    def __init__(self, autoencoder: nn.Module, recipe: dict[str, Any], seed: int):
+        super().__init__(recipe, seed)
+        self.trained = autoencoder
+
+    def training_step(self, batch, batch_index) -> Tensor:
+        images, _, _ = batch
+        loss = functional.mse_loss(self.trained(images), images)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def measure(self, batch) -> dict[str, Tensor]:
+        """Squared error and PSNR (dB, mean over images) of one validation batch."""
+        images, _, _ = batch
+        with torch.no_grad():
+            reconstructed = self.trained(images)
+        return {
+            "loss": functional.mse_loss(reconstructed, images),
+            # per image first: pooled over the batch it would be another, lower number
+            "psnr": peak_signal_noise_ratio(reconstructed, images, data_range=1.0, dim=(1, 2, 3)),
+        }

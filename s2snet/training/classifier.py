@@ -1,0 +1,41 @@
+"""Stage `classifier`: the classifier that the other stages put a purifier in front of."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from s2snet.training.stage import Stage
+
+
+class TrainClassifier(Stage):
+    """Cross-entropy of the classifier, with optional label smoothing."""
+
+    def __init__(self, classifier: nn.Module, recipe: dict[str, Any], seed: int):
+        super().__init__(recipe, seed)
+        self.trained = classifier
+
+    def training_step(self, batch, batch_index) -> Tensor:
+        images, labels, _ = batch
+        loss = functional.cross_entropy(
+            self.trained(images), labels, label_smoothing=self.recipe["label_smoothing"]
+        )
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def measure(self, batch) -> dict[str, Tensor]:
+        """Cross-entropy and accuracy of one validation batch."""
+        images, labels, _ = batch
+        with torch.no_grad():
+            logits = self.trained(images)
+        return {
+            "loss": functional.cross_entropy(logits, labels),
+            "accuracy": accuracy(logits, labels),
+        }
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The share of right predictions in a batch."""
+    return multiclass_accuracy(logits, labels, num_classes=logits.shape[1], average="micro")

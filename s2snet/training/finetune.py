@@ -1,0 +1,58 @@
+"""Stage 2: the decoder learns, through the frozen classifier, what the classifier needs (arXiv 1803.07994)."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from s2snet.models import freeze
+from s2snet.training.classifier import accuracy
+from s2snet.training.stage import Stage
+
+
+class FinetuneDecoder(Stage):
+    """Cross-entropy of the frozen classifier f on D(E(x)); only D learns, E runs without a graph.
+
+    As in the authors' release the decoder's BatchNorm is in training mode; encoder and classifier stay in eval mode
+    whatever Lightning calls, so that not even a running statistic of theirs moves.
+
+    recipe: `labels` `truth`, or `classifier` for f's own predictions on x (needs no labels);
+    `reconstruction_weight` adds that much of the pixel error (0: none, as in the paper).
+    """
+
+    def __init__(self, autoencoder: nn.Module, classifier: nn.Module, recipe: dict[str, Any], seed: int):
+        super().__init__(recipe, seed)
+        self.trained = autoencoder
+        self.classifier = classifier
+        self.train()
+
+    def train(self, mode: bool = True) -> "FinetuneDecoder":
+        super().train(mode)
+        freeze(self.trained.encoder)
+        freeze(self.classifier)
+        return self
+
+    def parameters_to_train(self) -> Iterable[nn.Parameter]:
+        return self.trained.decoder.parameters()
+
+    def training_step(self, batch, batch_index) -> Tensor:
+        images, labels, _ = batch
+        with torch.no_grad():
+            code = self.trained.encode(images)
+            if self.recipe["labels"] == "classifier":
+                labels = self.classifier(images).argmax(dim=1)
+        purified = self.trained.decode(code)
+        loss = functional.cross_entropy(self.classifier(purified), labels)
+        if self.recipe["reconstruction_weight"]:
+            loss = loss + self.recipe["reconstruction_weight"] * functional.mse_loss(purified, images)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def measure(self, batch) -> dict[str, Tensor]:
+        """Cross-entropy and accuracy of the defended classifier on one validation batch."""
+        images, labels, _ = batch
+        with torch.no_grad():
+            logits = self.classifier(self.trained(images))
+        return {"loss": functional.cross_entropy(logits, labels), "accuracy": accuracy(logits, labels)}

@@ -1,0 +1,58 @@
+"""What all stages share: optimiser and schedule from the recipe, and a random state that follows from the step."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from s2snet.training.loaders import derived_seed
+
+OPTIMISERS = {
+    "adam": lambda parameters, recipe: torch.optim.Adam(
+        parameters, lr=recipe["lr"], weight_decay=recipe["weight_decay"]
+    ),
+    "adamw": lambda parameters, recipe: torch.optim.AdamW(
+        parameters, lr=recipe["lr"], weight_decay=recipe["weight_decay"]
+    ),
+    "sgd": lambda parameters, recipe: torch.optim.SGD(
+        parameters, lr=recipe["lr"], momentum=recipe["momentum"], weight_decay=recipe["weight_decay"]
+    ),
+}
+
+# Factor on lr at the share `done` of all steps, in [0, 1].
+SCHEDULES = {
+    "constant": lambda done: 1.0,
+    "poly": lambda done: max(0.0, 1 - done) ** 0.9,
+    "cosine": lambda done: 0.5 * (1 + torch.cos(torch.tensor(done * torch.pi)).item()),
+}
+
+
+class Stage(pl.LightningModule):
+    """A Lightning module with one module under training, `trained`, and a recipe of plain names and numbers."""
+
+    trained: nn.Module
+
+    def __init__(self, recipe: dict[str, Any], seed: int):
+        super().__init__()
+        self.save_hyperparameters({"recipe": recipe, "seed": seed})
+        self.recipe, self.seed = recipe, seed
+
+    def parameters_to_train(self) -> Iterable[nn.Parameter]:
+        return self.trained.parameters()
+
+    def configure_optimizers(self):
+        optimiser = OPTIMISERS[self.recipe["optimiser"]](self.parameters_to_train(), self.recipe)
+        steps = self.trainer.estimated_stepping_batches
+        factor = SCHEDULES[self.recipe["schedule"]]
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: factor(step / steps))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_start(self, batch, batch_index) -> None:
+        # Checkpoints hold no random state; one that follows from the step needs none (dropout, and a resumed run).
+        torch.manual_seed(derived_seed(self.seed, self.global_step, self.global_rank))
+
+    def validation_step(self, batch, batch_index) -> None:
+        for name, metric in self.measure(batch).items():
+            self.log(f"val_{name}", metric, on_epoch=True, prog_bar=True, batch_size=len(batch[0]), sync_dist=True)

@@ -1,0 +1,125 @@
+"""One file holds a module: a .safetensors file whose header carries, as JSON, all that rebuilds it.
+
+`load` builds the module by its name in `s2snet.models.MODULES` and fills it with the file's tensors. Nothing in
+the file is executed. `fingerprint` names a module by what it is (architecture and tensors), not by a path.
+"""
+
+import hashlib
+import json
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from s2snet import models
+
+FORMAT = 1
+_KEY = "s2snet"  # one key only: safetensors writes several in random order, and equal files would differ
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 (hex) of a module: its architecture and every parameter and buffer, by name, type, shape and bytes.
+
+    The architecture is `.config` where `models.build` made the module, and its printed form elsewhere. A path, a
+    device, a memory format or a training mode does not change it.
+    """
+    digest = hashlib.sha256()
+    digest.update(json.dumps(_architecture(module), sort_keys=True).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _architecture(module: nn.Module) -> Any:
+    if isinstance(module, models.Defended):
+        return {name: _architecture(part) for name, part in module.named_children()}
+    return getattr(module, "config", None) or f"{type(module).__module__}.{type(module).__qualname__} {module}"
+
+
+def save(module: nn.Module, path: str | Path, **facts: Any) -> dict[str, Any]:
+    """Writes the module made by `models.build` and its facts (data, metrics, command, ...); returns the header.
+
+    The file is written beside its place and renamed, so a file of that name is always whole.
+    """
+    header = {
+        "format": FORMAT,
+        "module": module.config,
+        "fingerprint": fingerprint(module),
+        **facts,
+        "versions": versions(),
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    save_file(tensors, beside, metadata={_KEY: json.dumps(header, sort_keys=True)})
+    os.replace(beside, path)
+    return header
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The JSON header of a weights file, checked to be one that this version reads."""
+    return _read(path, tensors=False)[0]
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+    """The module of a weights file, in eval mode on `device`; its header is at `.header`.
+
+    ValueError in one line for a file that is missing, truncated, no weights file of this project, of a module
+    this version does not know, or whose tensors do not fit the architecture it names.
+    """
+    header, tensors = _read(path, tensors=True)
+    config = dict(header["module"])
+    try:
+        module = models.build(config.pop("name"), **config)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    expected = module.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    left_over = sorted(tensors.keys() - expected.keys())
+    reshaped = sorted(key for key in expected.keys() & tensors.keys() if expected[key].shape != tensors[key].shape)
+    for what, keys in (("missing", missing), ("left over", left_over), ("of another shape", reshaped)):
+        if keys:
+            raise ValueError(
+                f"{path}: its tensors do not fit {header['module']['name']}: {len(keys)} {what} "
+                f"({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            )
+    module.load_state_dict(tensors)
+    module.config = header["module"]  # not today's defaults: an option added later must not change a fingerprint
+    if fingerprint(module) != header["fingerprint"]:
+        raise ValueError(f"{path}: the tensors are not those the header was written for (fingerprint differs)")
+    module.header = header
+    return module.to(device).eval()
+
+
+def _read(path: str | Path, tensors: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such weights file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            content = {key: file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: truncated or not a .safetensors file ({error})") from None
+    if not isinstance(header, dict) or not {"format", "module", "fingerprint"} <= header.keys():
+        raise ValueError(f"{path}: a .safetensors file, but not one that s2snet wrote (no header)")
+    if header["format"] != FORMAT:
+        raise ValueError(f"{path}: weights format {header['format']}; this version reads {FORMAT}")
+    return header, content
+
+
+def versions() -> dict[str, str]:
+    """The versions that shape a result, by package."""
+    found = {}
+    for package in ("s2snet", "torch", "pytorch-lightning"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
