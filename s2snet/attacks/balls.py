@@ -79,11 +79,11 @@ class Ball:
             delta = _nearest_l1(delta.double(), self.images.double(), self.eps).to(delta.dtype)
         points = (self.images + delta).clamp(0, 1)
         # float32 leaves some a hair outside: shrink those until float64 agrees, in whatever order it adds.
-        for shrink in (1 - 1e-6, 1 - 1e-5, 1 - 1e-4, 1 - 1e-2, 0):
+        for less in (1e-6, 2e-6, 4e-6, 1e-5, 1e-4, 1e-2, 1):
             outside = distance(points, self.images, self.norm) > self.eps * (1 - 1e-12)
             if not outside.any():
                 break
-            delta = torch.where(spread(outside, delta), delta * shrink, delta)
+            delta = torch.where(spread(outside, delta), delta * (1 - less), delta)
             points = torch.where(spread(outside, delta), (self.images + delta).clamp(0, 1), points)
         return points
 

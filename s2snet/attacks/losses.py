@@ -43,7 +43,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None)
     value = functional.cross_entropy(logits, classes, reduction="none")
     lead = _hide(logits, classes).logsumexp(dim=1) - _of(logits, classes)
     odds = math.exp(-_SATURATED)
-    value = torch.where(lead < -_SATURATED, odds + odds * (lead + _SATURATED), value)
+    value = torch.where(lead < -_SATURATED, odds * (lead + _SATURATED), value)
     return value if targets is None else -value
 
 
@@ -61,17 +61,17 @@ def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Ten
 def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
     """Difference of logits ratio: the margin over the spread of the top logits (Croce and Hein, arXiv 2003.01690).
 
-    Invariant under shift and scale. The spread wants three classes (four with targets); with fewer, the
-    nearest spread that exists is taken, and with two classes the margin itself, since the ratio is constant there.
+    Invariant under shift and scale. The spread wants three classes, with targets four: with fewer the ratio is
+    constant over whole regions, and the margin itself is taken.
     """
     logits = _wide(logits)
     classes = logits.shape[1]
-    if classes < 3:
+    if classes < (3 if targets is None else 4):
         return margin(logits, labels, targets)
     top = logits.topk(min(classes, 4), dim=1).values
     if targets is None:
-        return (_best_other(logits, labels) - _of(logits, labels)) / (top[:, 0] - top[:, 2] + 1e-12)
-    spread = top[:, 0] - (top[:, 2] + top[:, -1]) / 2
+        return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
+    spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
     return (_of(logits, targets) - _of(logits, labels)) / (spread + 1e-12)
 
 
@@ -106,6 +106,7 @@ def clearly_fooled(
     logits: Tensor, labels: Tensor, targets: Tensor | None = None, kappa: float = 0.0
 ) -> Tensor:
     """Bool [B]: `fooled`, by a margin of `kappa` and of float32's rounding noise, so that float64 agrees."""
+    finite = logits.isfinite().all(dim=1)
     noise = 1e-5 * logits.abs().amax(dim=1)
     enough = margin(logits, labels, targets) >= kappa + noise
-    return enough if targets is not None else enough | ~logits.isfinite().all(dim=1)
+    return ~finite | enough if targets is None else finite & enough

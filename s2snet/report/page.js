@@ -221,7 +221,7 @@ async function startExplorer() {
   // ------------------------------------------------ plates
 
   const reading = (answer) => answer
-    ? create("div", { className: "reading" }, create("b", {}, className(answer[0])), mark(answer), answer[1] === null ? "" : `, ${percent(answer[1])} sure`)
+    ? create("div", { className: "reading" }, create("b", {}, className(answer[0])), mark(answer), answer[1] === null ? "" : `, ${percent(answer[1])}\u00a0sure`)
     : create("div", { className: "reading" }, "not judged");
   const plate = (caption, tileData, alt, below = "") => {
     const canvas = blank(alt);
@@ -271,7 +271,7 @@ async function startExplorer() {
 
     const how = `${title(cell.threat)}, ${title(cell.route)}, ${title(cell.attack)} at ${title(cell.norm)} ${cell.text}`;
     const verdict = !answer ? "gives no answer on this image" : answer[0] < 0 ? "gives no answer" : isRight(answer) ? `still reads ${truth}` : `reads ${truth} as ${className(answer[0])}`;
-    part(".caption").textContent = `${how}: ${who.title} ${verdict}.`;
+    part(".caption").textContent = `${how[0].toUpperCase()}${how.slice(1)}: ${who.title} ${verdict}.`;
 
     const rows = data.judges.map((other, i) => [other, i, cell.answers[i]?.[image]]).filter(([, , given]) => given);
     part(".answers tbody").replaceChildren(...rows.map(([other, i, given]) => create("tr", { className: i === judge ? "chosen" : "" },

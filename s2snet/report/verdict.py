@@ -60,8 +60,10 @@ def summary(speaking: Speaking, defence: str, classes: int) -> list[tuple[str, s
         if where:
             everywhere = len(where) == len(budgets)
             said.append((wanted, f"{words} {'at every budget' if everywhere else ranges(where, budgets)}."))
-    if not said and defence != UNDEFENDED:
-        said.append((HOLDS, "Holds above the undefended classifier at every budget."))
+    if budgets and not said and defence != UNDEFENDED:
+        bound = any(is_bound(speaking[defence, WORST_CASE, *pair]) for pair in budgets)
+        limit = ", as far as it was measured" if bound else ""
+        said.append((HOLDS, f"Holds above the undefended classifier at every budget{limit}."))
     return said
 
 

@@ -117,6 +117,9 @@ def test_a_broken_defence_is_called_broken():
         state({**speaking, ("good", WORST_CASE, *at): line(0.5)}, "good", *at, 2) == BROKEN
     )  # a coin does it
     assert summary(speaking, "gone", 100) == [(BROKEN, "Broken at every budget.")]
+    assert summary(speaking, "good", 100)[0][1].endswith("at every budget.")
+    speaking["good", WORST_CASE, *at]["status"] = "incomplete: x"
+    assert summary(speaking, "good", 100)[0][1].endswith("as far as it was measured.")
 
 
 def test_the_sentence_follows_from_the_numbers():

@@ -1,0 +1,38 @@
+"""`python evaluate.py`: composes and checks the settings, evaluates, writes the report, prints the table."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from s2snet.cli import messages, settings
+from s2snet.cli.conf_dir import conf_dir
+
+settings.register()
+
+
+@hydra.main(config_path=str(conf_dir()), config_name="evaluate", version_base="1.3")
+def _evaluate(config: DictConfig) -> None:
+    with messages.one_line():
+        checked = settings.evaluate_settings(config)
+        from rich.console import Console
+
+        from s2snet.evaluation.run import evaluate
+        from s2snet.report.page import write_report
+        from s2snet.report.terminal import summary
+
+        console = Console(stderr=True, highlight=False)
+        folder = evaluate(
+            checked,
+            OmegaConf.to_yaml(config, resolve=True),
+            command=" ".join(["python evaluate.py", *sys.argv[1:]]),
+            explicit=any(word.lstrip("+~").startswith("defence=") for word in sys.argv[1:]),
+            say=console.print,
+        )
+        page = write_report(folder)
+        summary(folder)
+        print(f"table:  {folder / 'table.csv'}\nreport: {page}")
+
+
+def main() -> None:
+    messages.run(_evaluate)

@@ -1,0 +1,114 @@
+"""Cells and their keys: whatever changes the numbers changes the key, and nothing else does."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from s2snet.attacks import ATTACKS, LOSSES
+from s2snet.evaluation.schema import CLEAN, SCHEMA_VERSION
+from s2snet.threats import THREATS, Attempt
+
+# What the engine gives an attack; everything else is an option from the settings.
+_GIVEN = ("model", "images", "labels", "eps", "norm", "noise", "targets", "leave_early", "passes")
+
+
+@dataclass
+class Cell:
+    """One crafting job: a source differentiated by a route, an attack with its options, a norm and a budget."""
+
+    preimage: dict[str, Any]  # everything the adversarial images depend on, as JSON
+    source: nn.Module | None  # None for the clean images
+    attack: str  # the label under which the settings hold it
+    views: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)  # (threat, source name, judges)
+    status: str = "done"
+    reason: str | None = None
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(self.preimage, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def judges(self) -> list[str]:
+        return list(dict.fromkeys(name for _, _, judges in self.views for name in judges))
+
+    def fail(self, reason: str) -> None:
+        self.status, self.reason = "failed", reason
+
+
+def options(label: str, given: dict[str, Any]) -> tuple[Callable, dict[str, Any]]:
+    """The attack function that a setting names and its options, checked against the function's signature."""
+    given = dict(given)
+    name = given.pop("name", label)
+    if name not in ATTACKS:
+        raise ValueError(f"attack.{label}.name={name}: allowed are {', '.join(ATTACKS)}")
+    allowed = [option for option in inspect.signature(ATTACKS[name]).parameters if option not in _GIVEN]
+    for option in given:
+        if option not in allowed:
+            raise ValueError(f"attack.{label}.{option}: {name} has no such option; allowed are {', '.join(allowed)}")
+    if given.get("loss", "margin") not in LOSSES:
+        raise ValueError(f"attack.{label}.loss={given['loss']}: allowed are {', '.join(LOSSES)}")
+    return ATTACKS[name], given
+
+
+def attempts(defences: dict[str, nn.Module], threats: dict[str, Any], fingerprint: Callable) -> list[Attempt]:
+    """What every threat of the settings gives for these defences."""
+    found = []
+    for label, threat in threats.items():
+        if threat["name"] not in THREATS:
+            raise ValueError(f"threat.{label}.name={threat['name']}: allowed are {', '.join(THREATS)}")
+        found += THREATS[threat["name"]](defences, threat["routes"], fingerprint)
+    return found
+
+
+def plan(
+    tried: list[Attempt],
+    attacks: dict[str, dict[str, Any]],
+    budgets: dict[str, list[float]],
+    seed: int,
+    chunk: int,
+    data: dict[str, Any],
+    fingerprint: Callable[[nn.Module], str],
+    deterministic: Callable[[nn.Module], bool],
+    defences: list[str],
+) -> list[Cell]:
+    """The clean cell and one cell for each source, route, attack, norm and budget, shared between threats.
+
+    Leaving early is decided here: only where every view has the source itself as its sole judge and the source
+    answers the same each time. Where another judge waits for the images, all steps run for all.
+    """
+    clean = Cell({"attack": "none", "data": data, "chunk": chunk, "schema": SCHEMA_VERSION}, None, "none", [(CLEAN, "", tuple(defences))])
+    groups: dict[tuple[str, str], list[Attempt]] = {}
+    for attempt in tried:
+        groups.setdefault((fingerprint(attempt.source), attempt.route), []).append(attempt)
+    cells = [clean]
+    for (source, route), group in groups.items():
+        leave_early = all(attempt.sole_judge for attempt in group) and deterministic(group[0].source)
+        for label, given in attacks.items():
+            function, chosen = options(label, given)
+            for norm, radii in budgets.items():
+                if norm not in function.norms:
+                    continue
+                for eps in radii:
+                    preimage = {
+                        "source": source,
+                        "route": route,
+                        "fit": None,
+                        "attack": function.__name__,
+                        "options": chosen,
+                        "version": function.version,
+                        "norm": norm,
+                        "budget": eps,
+                        "leave_early": leave_early,
+                        "seed": seed,
+                        "chunk": chunk,
+                        "data": data,
+                        "schema": SCHEMA_VERSION,
+                    }
+                    views = [(attempt.threat, attempt.source_name, attempt.judges) for attempt in group]
+                    cells.append(Cell(preimage, group[0].source, label, views))
+    return cells

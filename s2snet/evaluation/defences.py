@@ -1,0 +1,78 @@
+"""The defences of an evaluation: which weights each is made of, found by name or given as files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from s2snet import runs, weights
+from s2snet.models import AUTOENCODERS, CLASSIFIERS, Defended
+
+
+@dataclass
+class Defence:
+    """A named classifier that may be robust, ready to be attacked and to judge."""
+
+    name: str
+    title: str
+    module: Defended
+    files: list[str]
+    fingerprint: str
+    about: str
+
+
+def shelf(folder: str | None, runs_folder: str, data: str) -> runs.Shelf:
+    """Where weights are looked up: the folder given, else what was trained on this data, else the released ones."""
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise ValueError(f"weights={folder}: no such folder")
+        return runs.Shelf(Path(folder))
+    trained = runs.Shelf(Path(runs_folder) / data)
+    return runs.Shelf(runs.released() / data) if trained.is_empty() else trained
+
+
+def load(name: str, title: str, purifier: str | None, classifier: str, found: runs.Shelf, networks: dict) -> Defence:
+    """The defence of that name; `purifier` and `classifier` are a kind of run (runs.KINDS) or a weights file.
+
+    FileNotFoundError, in one line with the remedy, where its weights are not there.
+    """
+    parts = {
+        role: _path(name, role, wanted, found, networks)
+        for role, wanted in (("classifier", classifier), ("purifier", purifier))
+        if wanted is not None
+    }
+    modules = {role: weights.load(path) for role, path in parts.items()}
+    for role, known in (("classifier", CLASSIFIERS), ("purifier", AUTOENCODERS)):
+        if role in modules and modules[role].config["name"] not in known:
+            raise ValueError(
+                f"defence.{name}.{role}={parts[role]}: holds a {modules[role].config['name']}; allowed are {', '.join(known)}"
+            )
+    module = Defended(modules.get("purifier"), modules["classifier"]).eval()
+    about = " behind ".join(f"{part.config['name']} (stage {part.header['stage']})" for part in modules.values())
+    return Defence(name, title, module, [str(path) for path in parts.values()], weights.fingerprint(module), about)
+
+
+def tuned_to_another(defence: Defence) -> str | None:
+    """A sentence where the purifier was tuned through another classifier than the one it stands before."""
+    header = getattr(defence.module.purifier, "header", {})
+    tuned_to = header.get("classifier")
+    if tuned_to in (None, defence.module.classifier.header["fingerprint"]):
+        return None
+    return (
+        f"{defence.title}: its purifier was tuned to another classifier ({tuned_to[:12]}) than the one it stands "
+        f"before here ({defence.module.classifier.header['fingerprint'][:12]})"
+    )
+
+
+def _path(name: str, role: str, wanted: str, found: runs.Shelf, networks: dict[str, Any]) -> Path:
+    if wanted in runs.KINDS.values():
+        path = found.path(wanted, **networks)
+        if not path.is_file():
+            stage = next(stage for stage, kind in runs.KINDS.items() if kind == wanted)
+            raise FileNotFoundError(f"{name}: no weights at {path}; `python train.py stage={stage}` makes them")
+        return path
+    path = Path(wanted)
+    if not path.is_file():
+        raise ValueError(
+            f"defence.{name}.{role}={wanted}: neither a weights file nor one of {', '.join(runs.KINDS.values())}"
+        )
+    return path

@@ -1,0 +1,116 @@
+"""The ledger: what was crafted and judged, on disk, one file per chunk, each whole or absent.
+
+    ledger/crafted/KEY/cell.json            the key's preimage
+    ledger/crafted/KEY/00000.safetensors    adversarial images of chunk 0, with indices and passes per image
+    ledger/judged/KEY/JUDGE/00000.parquet   rows of chunk 0 before that judge (MEASURED_SCHEMA)
+
+A file is written beside its place, flushed, synced and renamed; what has its name is whole, and a checksum inside
+says so again. One that fails it is named, moved aside and made anew.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import filelock
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from s2snet.evaluation.schema import MEASURED_SCHEMA
+
+
+class Ledger:
+    """The ledger of one result folder, held by one run at a time."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.damaged: list[str] = []  # files that failed their checksum and were moved aside
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = filelock.FileLock(folder / "lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise ValueError(
+                f"{folder} is in use by another run; wait for it, or give this one its own output=FOLDER"
+            ) from None
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def describe(self, key: str, preimage: dict) -> None:
+        """Keeps the readable preimage of a crafted key beside its chunks."""
+        path = self.folder / "crafted" / key / "cell.json"
+        if not path.is_file():
+            _write(path, json.dumps(preimage, indent=1, sort_keys=True).encode())
+
+    def crafted(self, key: str, chunk: int) -> dict[str, Tensor] | None:
+        """The tensors of a crafted chunk (adversarial, image, forwards, backwards), or None where there are none."""
+        path = self.folder / "crafted" / key / f"{chunk:05d}.safetensors"
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                stated = (file.metadata() or {}).get("sha256")
+        except (SafetensorError, OSError):
+            return self._set_aside(path)
+        return tensors if stated == _checksum(tensors) else self._set_aside(path)
+
+    def keep_crafted(self, key: str, chunk: int, tensors: dict[str, Tensor]) -> None:
+        path = self.folder / "crafted" / key / f"{chunk:05d}.safetensors"
+        _write(path, save(tensors, metadata={"sha256": _checksum(tensors)}))
+
+    def judged(self, key: str, judge: str, chunk: int) -> pa.Table | None:
+        """The rows of a judged chunk, or None where there are none."""
+        path = self._judged_path(key, judge, chunk)
+        if not path.is_file():
+            return None
+        try:
+            return pq.read_table(path, schema=MEASURED_SCHEMA, page_checksum_verification=True, partitioning=None)
+        except (pa.ArrowInvalid, OSError):
+            return self._set_aside(path)
+
+    def keep_judged(self, key: str, judge: str, chunk: int, rows: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink, write_page_checksum=True)
+        _write(self._judged_path(key, judge, chunk), sink.getvalue().to_pybytes())
+
+    def _judged_path(self, key: str, judge: str, chunk: int) -> Path:
+        return self.folder / "judged" / key / judge[:32] / f"{chunk:05d}.parquet"
+
+    def _set_aside(self, path: Path) -> None:
+        os.replace(path, path.with_name(path.name + ".damaged"))
+        self.damaged.append(str(path))
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes the file so that it is there whole or not at all, whatever happens to the process or the power."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written ({error.strerror}); what was done so far is kept") from None
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,2 @@
+def summary(folder):
+    pass

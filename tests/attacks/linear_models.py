@@ -1,0 +1,91 @@
+"""Linear models whose distance to the next class is known exactly, and how attacks are called in these tests."""
+
+import inspect
+
+import torch
+from torch import Tensor, nn
+
+from s2snet.attacks import ATTACKS
+
+QUICK = {"steps": 6, "searches": 3, "candidates": 3}
+BUDGET = [name for name, attack in ATTACKS.items() if not attack.minimal]
+MINIMAL = [name for name, attack in ATTACKS.items() if attack.minimal]
+EVERY_NORM = [(name, norm) for name, attack in ATTACKS.items() for norm in attack.norms]
+
+
+def options(name: str, wanted: dict) -> dict:
+    """Those of `wanted` that the attack knows."""
+    known = inspect.signature(ATTACKS[name]).parameters
+    return {key: value for key, value in wanted.items() if key in known}
+
+
+def call(name: str, model, images: Tensor, labels: Tensor, **wanted) -> Tensor:
+    """The attack, short, with those of `wanted` that it knows (minimal ones know no eps)."""
+    return ATTACKS[name](model, images, labels, **options(name, {**QUICK, "eps": 8 / 255, **wanted}))
+
+
+class Linear(nn.Module):
+    """Flattened images times weights [K, n], in float64 where `exact`, so that batches round alike."""
+
+    def __init__(self, weights: Tensor, bias: Tensor, exact: bool = False):
+        super().__init__()
+        self.weights, self.bias, self.exact = nn.Parameter(weights), nn.Parameter(bias), exact
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = images.flatten(1)
+        if self.exact:
+            return flat.double() @ self.weights.double().T + self.bias.double()
+        return flat @ self.weights.T + self.bias
+
+
+def problem(classes: int = 2, pixels: int = 49, count: int = 8, seed: int = 0, box: bool = False, spread=1.0):
+    """A linear model, images and the labels it gives them; `box`: every other pixel is exactly 0 or 1."""
+    draw = torch.Generator().manual_seed(seed)
+    weights = torch.randn(classes, pixels, generator=draw) * spread
+    images = 0.3 + 0.4 * torch.rand(count, pixels, generator=draw)
+    if box:
+        images[:, ::2] = (images[:, ::2] > 0.5).float()
+    images[:, 1] = 0.5  # a pixel that tells the classes apart by half of what the others do
+    bias = -(weights @ images.mean(dim=0))
+    model = Linear(weights, bias)
+    with torch.no_grad():
+        return model, images, model(images).argmax(dim=1)
+
+
+def needed(model: Linear, images: Tensor, labels: Tensor, norm: str) -> Tensor:
+    """The exact distance of each image to the nearest other class inside [0, 1], float64 [B]; inf where none is."""
+    weights, bias = model.weights.detach().double(), model.bias.detach().double()
+    images = images.flatten(1).double()
+    logits = images @ weights.T + bias
+    result = torch.full((len(images),), torch.inf, dtype=torch.float64)
+    for k in range(len(images)):
+        for other in range(len(weights)):
+            if other != labels[k]:
+                slope = weights[other] - weights[labels[k]]
+                lack = float(logits[k, labels[k]] - logits[k, other])
+                result[k] = min(result[k], _distance(slope, lack, images[k], norm))
+    return result
+
+
+def _distance(slope: Tensor, lack: float, image: Tensor, norm: str) -> float:
+    """Least length of a move inside the box that raises slope . x by `lack`."""
+    size, room = slope.abs(), torch.where(slope > 0, 1 - image, image)
+    if float((size * room).sum()) < lack:
+        return float("inf")
+    if norm == "l1":  # the steepest pixels first, each to the box
+        order = size.argsort(descending=True)
+        gain, used, total = size[order] * room[order], 0.0, 0.0
+        for rise, where in zip(gain.tolist(), order.tolist(), strict=True):
+            part = min(1.0, (lack - used) / rise) if rise > 0 else 0.0
+            total += part * float(room[where])
+            used += part * rise
+            if used >= lack * (1 - 1e-15):
+                break
+        return total
+    low, high = 0.0, 1e6
+    for _ in range(200):  # bisection over how far each pixel wants to go
+        middle = (low + high) / 2
+        move = torch.minimum(middle * (size if norm == "l2" else torch.ones_like(size)), room)
+        low, high = (middle, high) if float((size * move).sum()) < lack else (low, middle)
+    move = torch.minimum(high * (size if norm == "l2" else torch.ones_like(size)), room)
+    return float(move.norm() if norm == "l2" else move.max())
