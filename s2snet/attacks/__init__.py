@@ -21,14 +21,31 @@ for the best within `eps`, True for the smallest perturbation that fools (these 
 
 from s2snet.attacks.apgd import apgd
 from s2snet.attacks.bim import bim
+from s2snet.attacks.cw import cw
+from s2snet.attacks.ddn import ddn
+from s2snet.attacks.deepfool import deepfool
 from s2snet.attacks.fgsm import fgsm
+from s2snet.attacks.fmn import fmn
 from s2snet.attacks.gradients import Passes
+from s2snet.attacks.lbfgs import lbfgs
 from s2snet.attacks.least_likely import least_likely
 from s2snet.attacks.losses import LOSSES
 from s2snet.attacks.mim import mim
 from s2snet.attacks.noise import Noise
 from s2snet.attacks.pgd import pgd
 
-ATTACKS = {"fgsm": fgsm, "bim": bim, "least_likely": least_likely, "mim": mim, "pgd": pgd, "apgd": apgd}
+ATTACKS = {
+    "fgsm": fgsm,
+    "bim": bim,
+    "least_likely": least_likely,
+    "mim": mim,
+    "pgd": pgd,
+    "apgd": apgd,
+    "deepfool": deepfool,
+    "cw": cw,
+    "lbfgs": lbfgs,
+    "ddn": ddn,
+    "fmn": fmn,
+}
 
 __all__ = ["ATTACKS", "LOSSES", "Noise", "Passes", *ATTACKS]

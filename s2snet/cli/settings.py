@@ -189,7 +189,8 @@ def _plain(config: DictConfig) -> Any:
             allowed = [item.name for item in fields(node)]
             for key, value in vars(node).items():
                 if key not in allowed:
-                    raise BadInput(f"unknown setting {path}{key}{nearest(key, allowed)}: allowed here are {', '.join(allowed)}")
+                    hint = nearest(key, allowed)
+                    raise BadInput(f"unknown setting {path}{key}{hint}: allowed here are {', '.join(allowed)}")
                 check(value, f"{path}{key}.")
         elif isinstance(node, dict):
             for key, value in node.items():

@@ -81,7 +81,8 @@ def plan(
     Leaving early is decided here: only where every view has the source itself as its sole judge and the source
     answers the same each time. Where another judge waits for the images, all steps run for all.
     """
-    clean = Cell({"attack": "none", "data": data, "chunk": chunk, "schema": SCHEMA_VERSION}, None, "none", [(CLEAN, "", tuple(defences))])
+    untouched = {"attack": "none", "data": data, "chunk": chunk, "schema": SCHEMA_VERSION}
+    clean = Cell(untouched, None, "none", [(CLEAN, "", tuple(defences))])
     groups: dict[tuple[str, str], list[Attempt]] = {}
     for attempt in tried:
         groups.setdefault((fingerprint(attempt.source), attempt.route), []).append(attempt)

@@ -43,9 +43,8 @@ def load(name: str, title: str, purifier: str | None, classifier: str, found: ru
     modules = {role: weights.load(path) for role, path in parts.items()}
     for role, known in (("classifier", CLASSIFIERS), ("purifier", AUTOENCODERS)):
         if role in modules and modules[role].config["name"] not in known:
-            raise ValueError(
-                f"defence.{name}.{role}={parts[role]}: holds a {modules[role].config['name']}; allowed are {', '.join(known)}"
-            )
+            holds = modules[role].config["name"]
+            raise ValueError(f"defence.{name}.{role}={parts[role]}: holds a {holds}; allowed are {', '.join(known)}")
     module = Defended(modules.get("purifier"), modules["classifier"]).eval()
     about = " behind ".join(f"{part.config['name']} (stage {part.header['stage']})" for part in modules.values())
     return Defence(name, title, module, [str(path) for path in parts.values()], weights.fingerprint(module), about)

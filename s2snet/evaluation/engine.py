@@ -82,7 +82,9 @@ class Engine:
 
     def _one(self, cell: Cell, chunk: Chunk, purified: "_PurifiedOnce") -> None:
         missing = [
-            name for name in cell.judges if not _holds(self.ledger.judged(cell.key, self.judges[name], chunk.number), chunk)
+            name
+            for name in cell.judges
+            if not _holds(self.ledger.judged(cell.key, self.judges[name], chunk.number), chunk)
         ]
         if not missing:
             return

@@ -95,7 +95,7 @@ def _defences(settings, explicit: bool, notes: list[str], say: Callable[[str], N
             say(f"note: {mismatch}")
         found.append(defence)
     if not found:
-        raise ValueError(f"no weights of any defence in {shelf.folder}; `python train.py stage=classifier` makes the first")
+        raise ValueError(f"no weights in {shelf.folder}; `python train.py stage=classifier` makes the first")
     shapes = {defence.name: defence.module.classifier.header["input"] for defence in found}
     asked = {"channels": settings.data["channels"], "size": settings.data["size"]}
     for name, shape in shapes.items():

@@ -23,7 +23,7 @@ def _wandb(project: str, mode: str, folder: Path, config: dict[str, Any]) -> Wan
         raise ValueError(f"logger.mode={mode}: allowed are online, offline, disabled")
     if mode == "online" and not _logged_in():
         raise ValueError(
-            "logger.mode=online: no wandb login found; run `wandb login`, set WANDB_API_KEY, or take logger.mode=offline"
+            "logger.mode=online: no wandb login; run `wandb login`, set WANDB_API_KEY, or take logger.mode=offline"
         )
     # wandb would stage artifacts below the user's home; what belongs to a run lies with the run.
     for variable, name in (("WANDB_DATA_DIR", "data"), ("WANDB_CACHE_DIR", "cache")):

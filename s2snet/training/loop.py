@@ -122,15 +122,16 @@ def _part(settings, shelf: runs.Shelf, kind: str, given: str | None, say) -> nn.
     earlier = {"autoencoder": "1", "classifier": "classifier"}[kind]
     path = Path(given) if given else shelf.path(kind, settings.classifier, settings.autoencoder)
     if not path.is_file():
-        wanted = f"from_{kind}={given}: no such file" if given else f"stage 2 needs stage-{earlier} weights; none at {path}"
+        needs = f"stage 2 needs the weights of stage={earlier}; none at {path}"
+        wanted = f"from_{kind}={given}: no such file" if given else needs
         raise ValueError(f"{wanted}. Run `python train.py stage={earlier}` first, or give from_{kind}=FILE")
     part = weights.load(path)
     known = models.AUTOENCODERS if kind == "autoencoder" else models.CLASSIFIERS
     if part.config["name"] not in known:
         raise ValueError(f"{path}: holds a {part.config['name']}; stage 2 needs a {kind} there ({', '.join(known)})")
     if not given:
-        asked = models.build(**getattr(settings, kind)).config
-        differ = [f"{key}={part.config.get(key)}, not {asked[key]}" for key in asked if part.config.get(key) != asked[key]]
+        asked, has = models.build(**getattr(settings, kind)).config, part.config
+        differ = [f"{key}={has.get(key)}, not {asked[key]}" for key in asked if has.get(key) != asked[key]]
         if differ:
             raise ValueError(
                 f"{path}: has {'; '.join(differ)} as asked. Train stage={earlier} with these settings, or give "
@@ -147,9 +148,9 @@ def _checkpoint(folder: Path, settings) -> str | None:
     if asked is None:
         if rank_zero_only.rank == 0 and not settings.overwrite:
             if finished.is_file():
-                raise ValueError(f"{folder} holds a finished run: overwrite=true trains it again, output=FOLDER elsewhere")
+                raise ValueError(f"{folder} holds a finished run: overwrite=true trains again, output=FOLDER elsewhere")
             if interrupted.is_file():
-                raise ValueError(f"{folder} holds an interrupted run: ckpt_path=last goes on, overwrite=true starts anew")
+                raise ValueError(f"{folder} holds an interrupted run: ckpt_path=last goes on, overwrite=true trains anew")
         return None
     path = interrupted if asked == "last" else Path(asked)
     if not path.is_file():
@@ -193,5 +194,6 @@ def _quiet() -> None:
         ".*does not have many workers.*",
         ".*Experiment logs directory .* exists.*",
         ".*GPU available but not used.*",
+        ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen parts: meant so
     ):
         warnings.filterwarnings("ignore", message)

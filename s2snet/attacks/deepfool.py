@@ -1,0 +1,153 @@
+"""DeepFool: steps to the nearest boundary of the linearised model (Moosavi-Dezfooli et al.: arXiv 1511.04599)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from s2snet.attacks._guard import check, untouched
+from s2snet.attacks.closest import Closest
+from s2snet.attacks.gradients import Passes, Prober
+from s2snet.attacks.noise import Noise
+
+
+def deepfool(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    norm: str = "l2",
+    steps: int = 50,
+    overshoot: float = 0.02,
+    candidates: int = 9,
+    bisections: int = 12,
+    subspace: Tensor | None = None,
+    box: bool = True,
+    noise: Noise | None = None,
+    targets: Tensor | None = None,
+    leave_early: bool = False,
+    passes: Passes | None = None,
+) -> Tensor:
+    """Images just beyond the boundary that at most `steps` linearised steps found; the clean one where they failed.
+
+    Each step is the shortest one inside [0, 1] that reaches the boundary of the nearest of `candidates` other classes
+    (those ranked highest on the clean image), `overshoot` of its way further; the overshoot is taken back at the
+    end by `bisections`. With `targets` it is the boundary between that class and the one now predicted (section 3
+    of arXiv 1807.04200 calls this DeepFool toward a class).
+
+    `subspace` [pixels, d], orthonormal columns, l2 only, confines the perturbation to their span (same paper):
+    gradients are projected on it. Cutting at 0 and 1 would leave the span, so a confined image that fools outside
+    the box fails; with box=False it comes back as it is, outside [0, 1], for studies of geometry.
+    Not random; `leave_early` changes nothing. Costs per step 1 forward and `candidates` backwards (1 with
+    targets), and bisections + 2 forwards.
+    """
+    check(images, labels, targets, norm, deepfool.norms, steps=steps, candidates=candidates)
+    _check_subspace(subspace, images, norm, box)
+    noise = Noise() if noise is None else noise
+    del leave_early
+    with untouched(model, noise.seed):
+        images = images.detach().clone()
+        prober = Prober(model, labels, targets, "margin", passes=passes)
+        closest = Closest(images, prober, norm)
+        rows = closest.rows
+        if not len(rows):
+            return images
+        span = None if subspace is None else subspace.detach().to(images)
+        confined = span is not None
+        ranked = prober.logits.scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True)
+        others = ranked[:, : min(candidates, ranked.shape[1] - 1)]
+        x = images[rows]
+        for step in range(steps + 1):
+            x = x.requires_grad_(step < steps)
+            logits = prober.answer(x, rows)
+            prober.logits = logits.detach()
+            fools = closest.fools(rows)
+            point = _into_box(x.detach()) if confined and box else x.detach()
+            closest.see(rows, point, fools & point.flatten(1).isfinite().all(dim=1))
+            if step == steps or fools.all():
+                break
+            # what each boundary lacks to be crossed, and the gradient of that
+            top = logits.detach().argmax(dim=1, keepdim=True)
+            wanted = others[rows] if targets is None else targets[rows][:, None]
+            present = labels[rows][:, None] if targets is None else top
+            gains = logits.gather(1, wanted) - logits.gather(1, present)
+            # all images go back together; those that fool already are dropped after it
+            slopes = torch.stack(
+                [
+                    prober.backward(gain, x, rows, keep_graph=k + 1 < gains.shape[1]).flatten(1)
+                    for k, gain in enumerate(gains.unbind(dim=1))
+                ],
+                dim=1,
+            )
+            if confined:
+                slopes = (slopes.double() @ span.double() @ span.double().T).to(slopes.dtype)
+            stay = ~fools
+            rows, x, slopes = rows[stay], x.detach()[stay], slopes[stay]
+            # a hair more than the boundary, beyond rounding: a step of 1.02 times nothing would stay on it
+            hair = 2e-5 * logits.detach()[stay].abs().amax(dim=1, keepdim=True)
+            lack = (1 + overshoot) * -gains.detach()[stay] + hair
+            flat = x.flatten(1)
+            free = torch.full_like(flat, torch.inf)
+            moves = _shortest(
+                slopes,
+                lack,
+                free if confined else flat,
+                free if confined else 1 - flat,
+                norm,
+            )
+            length = moves.norm(dim=2) if norm == "l2" else moves.abs().amax(dim=2)
+            # a boundary that no move inside the box reaches comes after all that can be reached
+            reach = (moves.double() * slopes.double()).sum(dim=2)
+            length = torch.where(reach >= lack - 0.1 * hair, length, length + 1e6)
+            chosen = length.argmin(dim=1)[:, None, None].expand(-1, 1, moves.shape[2])
+            x = x + moves.gather(1, chosen).squeeze(1).view_as(x)
+            x = x if confined else x.clamp(0, 1)
+        return closest.finish(bisections, box=not confined)
+
+
+def _shortest(slopes: Tensor, lack: Tensor, down: Tensor, up: Tensor, norm: str) -> Tensor:
+    """Per boundary the shortest moves [b, m, n] with slope . move = lack and -down <= move <= up.
+
+    In l2 a move is min(t |slope|, room), in linf min(t, room), along the slope's sign, for the one t that gains what
+    lacks. Starting without walls, t grows as pixels hit them; each round is exact for the walls known so far.
+    """
+    size = slopes.abs()
+    room = torch.where(slopes > 0, up[:, None], down[:, None])
+    pull = size if norm == "l2" else torch.ones_like(size)
+    stuck = torch.zeros_like(size, dtype=torch.bool)
+    for _ in range(30):
+        gained = torch.where(stuck, size * room.nan_to_num(0, 0, 0), 0).sum(dim=2)
+        strength = torch.where(stuck, 0, size * pull).sum(dim=2)
+        t = (lack - gained) / strength
+        # nothing left to pull with: every pixel to its wall
+        t = torch.where(strength > 0, t, torch.where(size.amax(dim=2) > 0, torch.inf, 0))[:, :, None]
+        hits = (torch.where(pull > 0, t * pull, 0) >= room) & (size > 0)
+        if torch.equal(hits | stuck, stuck):
+            break
+        stuck = stuck | hits
+    move = torch.minimum(torch.where(pull > 0, t * pull, 0), room)
+    return torch.where(size > 0, slopes.sign() * move, 0)
+
+
+def _into_box(x: Tensor) -> Tensor:
+    """x, rounding beyond the box taken off; NaN for images that are outside by more than rounding."""
+    outside = (x < -1e-6) | (x > 1 + 1e-6)
+    return x.clamp(0, 1).masked_fill(outside, torch.nan)
+
+
+def _check_subspace(subspace: Tensor | None, images: Tensor, norm: str, box: bool) -> None:
+    if subspace is None:
+        if not box:
+            raise ValueError("box=False goes with a subspace: without one images stay in [0, 1]")
+        return
+    pixels = images[:1].numel() if len(images) else subspace.shape[0]
+    if norm != "l2" or subspace.dim() != 2 or subspace.shape[0] != pixels:
+        raise ValueError(
+            f"subspace {tuple(subspace.shape)} with norm={norm!r}: it is [{pixels}, d], and the norm l2"
+        )
+    columns = subspace.detach().double()
+    if not torch.allclose(columns.T @ columns, torch.eye(columns.shape[1]).to(columns), atol=1e-4):
+        raise ValueError("subspace: its columns are not orthonormal (torch.linalg.qr makes them so)")
+
+
+deepfool.version, deepfool.norms, deepfool.minimal = 1, ("l2", "linf"), True
