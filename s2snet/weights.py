@@ -58,7 +58,11 @@ def save(module: nn.Module, path: str | Path, **facts: Any) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_file(tensors, beside, metadata={_KEY: json.dumps(header, sort_keys=True)})
+    try:
+        save_file(tensors, beside, metadata={_KEY: json.dumps(header, sort_keys=True)})
+    except SafetensorError as error:
+        beside.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written ({error})") from None
     os.replace(beside, path)
     return header
 
@@ -75,10 +79,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     this version does not know, or whose tensors do not fit the architecture it names.
     """
     header, tensors = _read(path, tensors=True)
-    config = dict(header["module"])
     try:
-        module = models.build(config.pop("name"), **config)
-    except (TypeError, ValueError, KeyError) as error:
+        module = models.build(**header["module"])
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from None
     expected = module.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
@@ -105,7 +108,7 @@ def _read(path: str | Path, tensors: bool) -> tuple[dict[str, Any], dict[str, to
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(_KEY, "null"))
             content = {key: file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: truncated or not a .safetensors file ({error})") from None
     if not isinstance(header, dict) or not {"format", "module", "fingerprint"} <= header.keys():
         raise ValueError(f"{path}: a .safetensors file, but not one that s2snet wrote (no header)")

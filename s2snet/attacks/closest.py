@@ -26,19 +26,19 @@ class Closest:
         everyone = torch.arange(len(images), device=images.device)
         if len(images):
             fools, _ = prober.look(images, everyone)
-            if kappa > 0:
-                fools = fools & clearly_fooled(prober.logits, *prober.classes(everyone), kappa)
-            self.distance[fools] = 0
+            # float32's noise in a margin, by the size of the clean logits: at the boundary they may all be near 0
+            self.noise = 2e-5 * prober.logits.abs().amax(dim=1).nan_to_num(0, 0)
+            self.distance[fools & (self.fools(everyone) | (kappa == 0))] = 0
         self.rows = everyone[self.distance > 0]  # those that need an attack
 
     def fools(self, rows: Tensor) -> Tensor:
         """Bool [b]: whether the prober's last answer, which was about these rows, fools clearly."""
-        return clearly_fooled(self.prober.logits, *self.prober.classes(rows), self.kappa)
+        return clearly_fooled(self.prober.logits, *self.prober.classes(rows), self.kappa + self.noise[rows])
 
     def lack(self, rows: Tensor) -> Tensor:
-        """How much margin the prober's last answer lacks, [b]; at least float32's rounding."""
-        noise = 2e-5 * self.prober.logits.abs().amax(dim=1)
-        return torch.maximum(self.kappa - margin(self.prober.logits, *self.prober.classes(rows)), noise) + noise
+        """How much margin the prober's last answer lacks to fool clearly, [b]; a little more than nothing at least."""
+        lack = self.kappa - margin(self.prober.logits, *self.prober.classes(rows))
+        return lack.clamp(min=0) + 2 * self.noise[rows]
 
     def first_guess(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """(distance [b] of the boundary if the model were linear, the margin's gradient); a forward, a backward."""
@@ -56,17 +56,20 @@ class Closest:
         better = fools & (length < self.distance[rows])
         self.images[rows[better]], self.distance[rows[better]] = x[better], length[better]
 
-    def finish(self, bisections: int, box: bool = True) -> Tensor:
-        """The images: each pulled back along the line to the clean one as far as it fools, then judged once more.
+    def finish(self, bisections: int, before: Tensor | None = None, box: bool = True) -> Tensor:
+        """The images: each pulled back along a line as far as it fools, then judged once more.
+
+        The line goes to the clean image, or to the one `before` it on an attack's path.
 
         Those that fail are the clean images. Costs `bisections` + 1 forwards.
         """
         rows = torch.nonzero(self.distance.isfinite() & (self.distance > 0)).squeeze(1)
-        clean, delta = self.clean[rows], self.images[rows] - self.clean[rows]
+        start = (self.clean if before is None else before)[rows]
+        delta = self.images[rows] - start
         low, high = torch.zeros_like(self.distance[rows]), torch.ones_like(self.distance[rows])
         for _ in range(bisections if len(rows) else 0):
             middle = (low + high) / 2
-            x = clean + spread(middle.to(delta.dtype), delta) * delta
+            x = start + spread(middle.to(delta.dtype), delta) * delta
             x = x.clamp(0, 1) if box else x
             self.prober.look(x, rows)
             fools = self.fools(rows)

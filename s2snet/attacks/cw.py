@@ -80,7 +80,7 @@ def cw(
                 closest.see(rows, x, fools)
                 won[rows[fools]] = True
                 # d/dx of |x - clean|^2 + c max(kappa - margin, 0), then d/dw
-                lacking = value.to(x.dtype) < kappa + 1e-4 * prober.logits.abs().amax(dim=1)
+                lacking = value.to(x.dtype) < kappa + 2 * closest.noise[rows]
                 c = weights[rows] * lacking
                 delta = x - images[rows]
                 loss = delta.flatten(1).square().sum(dim=1) + c * (kappa - value).to(x.dtype)

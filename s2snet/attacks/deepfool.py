@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from s2snet.attacks._guard import check, untouched
-from s2snet.attacks.closest import Closest
+from s2snet.attacks.balls import spread, unit
+from s2snet.attacks.closest import Closest, dual_length
 from s2snet.attacks.gradients import Passes, Prober
 from s2snet.attacks.noise import Noise
 
@@ -56,7 +57,7 @@ def deepfool(
         confined = span is not None
         ranked = prober.logits.scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True)
         others = ranked[:, : min(candidates, ranked.shape[1] - 1)]
-        x = images[rows]
+        x, before = images[rows], images.clone()
         for step in range(steps + 1):
             x = x.requires_grad_(step < steps)
             logits = prober.answer(x, rows)
@@ -83,50 +84,44 @@ def deepfool(
                 slopes = (slopes.double() @ span.double() @ span.double().T).to(slopes.dtype)
             stay = ~fools
             rows, x, slopes = rows[stay], x.detach()[stay], slopes[stay]
-            # a hair more than the boundary, beyond rounding: a step of 1.02 times nothing would stay on it
-            hair = 2e-5 * logits.detach()[stay].abs().amax(dim=1, keepdim=True)
+            # a hair beyond the boundary and float32's noise: a step of 1.02 times nothing would stay on it
+            hair = 2 * closest.noise[rows][:, None]
             lack = (1 + overshoot) * -gains.detach()[stay] + hair
-            flat = x.flatten(1)
-            free = torch.full_like(flat, torch.inf)
-            moves = _shortest(
-                slopes,
-                lack,
-                free if confined else flat,
-                free if confined else 1 - flat,
-                norm,
-            )
-            length = moves.norm(dim=2) if norm == "l2" else moves.abs().amax(dim=2)
-            # a boundary that no move inside the box reaches comes after all that can be reached
-            reach = (moves.double() * slopes.double()).sum(dim=2)
-            length = torch.where(reach >= lack - 0.1 * hair, length, length + 1e6)
-            chosen = length.argmin(dim=1)[:, None, None].expand(-1, 1, moves.shape[2])
-            x = x + moves.gather(1, chosen).squeeze(1).view_as(x)
+            # the class whose boundary is nearest inside the box, then the paper's step to it, cut to the box
+            free = lack / dual_length(slopes.flatten(0, 1), norm).view_as(lack).clamp(min=1e-30)
+            length = free if confined else _reach(slopes, lack, x.flatten(1), norm)
+            chosen = length.argmin(dim=1, keepdim=True)
+            slope = slopes.gather(1, chosen[:, :, None].expand(-1, 1, slopes.shape[2])).view_as(x)
+            direction = unit(slope) if norm == "l2" else slope.sign()
+            before[rows] = x
+            x = x + spread(free.gather(1, chosen).squeeze(1), x) * direction
             x = x if confined else x.clamp(0, 1)
-        return closest.finish(bisections, box=not confined)
+        return closest.finish(bisections, before, box=not confined)
 
 
-def _shortest(slopes: Tensor, lack: Tensor, down: Tensor, up: Tensor, norm: str) -> Tensor:
-    """Per boundary the shortest moves [b, m, n] with slope . move = lack and -down <= move <= up.
+def _reach(slopes: Tensor, lack: Tensor, x: Tensor, norm: str) -> Tensor:
+    """The length [b, m] of the shortest move inside the box that gains `lack` along each slope [b, m, n].
 
-    In l2 a move is min(t |slope|, room), in linf min(t, room), along the slope's sign, for the one t that gains what
-    lacks. Starting without walls, t grows as pixels hit them; each round is exact for the walls known so far.
+    A move is min(t |slope|, room) in l2, min(t, room) in linf, for the one t that gains what lacks. Starting
+    without walls, t grows as pixels hit them; each round is exact for the walls known so far. Boundaries that no
+    move inside the box reaches are at 1e6 and more, in their order without the box.
     """
     size = slopes.abs()
-    room = torch.where(slopes > 0, up[:, None], down[:, None])
-    pull = size if norm == "l2" else torch.ones_like(size)
-    stuck = torch.zeros_like(size, dtype=torch.bool)
+    room = torch.where(slopes > 0, 1 - x[:, None], x[:, None])
+    pull = size if norm == "l2" else (size > 0).to(size)
+    stuck, t = torch.zeros_like(size, dtype=torch.bool), torch.zeros_like(lack)
     for _ in range(30):
-        gained = torch.where(stuck, size * room.nan_to_num(0, 0, 0), 0).sum(dim=2)
+        gained = torch.where(stuck, size * room, 0).sum(dim=2)
         strength = torch.where(stuck, 0, size * pull).sum(dim=2)
-        t = (lack - gained) / strength
-        # nothing left to pull with: every pixel to its wall
-        t = torch.where(strength > 0, t, torch.where(size.amax(dim=2) > 0, torch.inf, 0))[:, :, None]
-        hits = (torch.where(pull > 0, t * pull, 0) >= room) & (size > 0)
-        if torch.equal(hits | stuck, stuck):
+        t = torch.where(strength > 0, ((lack - gained) / strength.clamp(min=1e-30)).clamp(min=0), t)
+        hits = t[:, :, None] * pull >= room
+        if not (hits & ~stuck).any():
             break
         stuck = stuck | hits
-    move = torch.minimum(torch.where(pull > 0, t * pull, 0), room)
-    return torch.where(size > 0, slopes.sign() * move, 0)
+    move = torch.minimum(t[:, :, None] * pull, room)
+    length = move.norm(dim=2) if norm == "l2" else move.amax(dim=2)
+    reached = (size.double() * move.double()).sum(dim=2) >= 0.99 * lack
+    return torch.where(reached, length, 1e6 * (1 + lack / (size * pull).sum(dim=2).clamp(min=1e-30)))
 
 
 def _into_box(x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def _evaluate(config: DictConfig) -> None:
         from s2snet.report.page import write_report
         from s2snet.report.terminal import summary
 
-        console = Console(stderr=True, highlight=False)
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         folder = evaluate(
             checked,
             OmegaConf.to_yaml(config, resolve=True),

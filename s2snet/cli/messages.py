@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from s2snet.cli.conf_dir import conf_dir
+
 
 class BadInput(Exception):
     """What the user gave, what is allowed, the nearest match; its text is the line that is printed."""
@@ -60,16 +62,20 @@ def _line(error: BaseException) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
         return _unknown_choice(error) or _unknown_key(cause) or _first_line(error, cause)
-    if isinstance(error, BadInput | ValueError | OSError):
+    # By name, since importing Lightning takes seconds: no such device, a strategy that is not installed.
+    if isinstance(error, BadInput | ValueError | OSError) or type(error).__name__ == "MisconfigurationException":
         return " ".join(str(error).split())
     return None
 
 
 def _unknown_choice(error: BaseException) -> str | None:
-    found = re.search(r"Could not find '(.+)/(.+)'\s+Available options in '.*':\s+((?:\t\S+\n?)+)", str(error))
+    found = re.search(r"Could not (?:find|load) '(.+)/(.+)'", str(error))
     if not found:
         return None
-    group, choice, options = found[1], found[2], found[3].split()
+    group, choice = found[1], found[2]
+    options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    if not options:
+        return f"{group}={choice}: there is no {group} to choose"
     return f"{group}={choice}{nearest(choice, options)}: allowed are {', '.join(options)}"
 
 

@@ -10,9 +10,18 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from s2snet.cli.conf_dir import conf_dir
 from s2snet.cli.messages import BadInput, choose, nearest
 
 STAGES = ("classifier", "1", "2", "adversarial")
+
+# What each stage measures on the validation images, and can stop early by.
+MEASURED = {
+    "classifier": ("val_loss", "val_accuracy"),
+    "1": ("val_loss", "val_psnr"),
+    "2": ("val_loss", "val_accuracy"),
+    "adversarial": ("val_accuracy", "val_adversarial_error"),
+}
 
 
 @dataclass
@@ -133,6 +142,7 @@ class EvaluateSettings:
     images: int | None = None
     chunk: int = 120
     samples: int = 12
+    fast: bool = True
     seed: int = 0
     data_root: str | None = None
     weights: str | None = None
@@ -151,15 +161,18 @@ def register() -> None:
 def train_settings(config: DictConfig) -> TrainSettings:
     """The checked settings of one training run."""
     settings: TrainSettings = _plain(config)
+    _like_their_files(settings, ("data", "classifier", "autoencoder"))
     choose("stage", settings.stage, STAGES)
     recipe = settings.recipe
     choose("recipe's optimiser", recipe["optimiser"], ("adam", "adamw", "sgd"))
     choose("recipe's schedule", recipe["schedule"], ("constant", "cosine", "poly"))
     if settings.stage == "2":
         choose("recipes.stage2.labels", recipe["labels"], ("truth", "classifier"))
-    for key in ("epochs", "batch_size"):
-        if recipe[key] < 1:
+    for key in ("epochs", "batch_size", "patience", "save_every"):
+        if recipe[key] is not None and recipe[key] < 1:
             raise BadInput(f"{key}={recipe[key]} in the recipe of stage {settings.stage}: at least 1")
+    if recipe["early_stopping"] is not None:
+        choose("recipe's early_stopping", recipe["early_stopping"], MEASURED[settings.stage])
     choose("logger.name", settings.logger.name, ("csv", "wandb"))
     settings.recipes.adversarial.eps = radius("recipes.adversarial.eps", settings.recipes.adversarial.eps, "linf")
     return settings
@@ -168,15 +181,18 @@ def train_settings(config: DictConfig) -> TrainSettings:
 def evaluate_settings(config: DictConfig) -> EvaluateSettings:
     """The checked settings of one evaluation; budgets are numbers."""
     settings: EvaluateSettings = _plain(config)
-    for name in ("images", "chunk"):
+    _like_their_files(settings, ("data", "classifier", "autoencoder"))
+    for label, attack in settings.attack.items():
+        _like_its_file(f"attack.{label}", attack, "attack")
+    for name, least in (("images", 1), ("chunk", 1), ("samples", 0)):
         value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise BadInput(f"{name}={value}: at least 1")
+        if value is not None and value < least:
+            raise BadInput(f"{name}={value}: at least {least}")
     if not settings.defence:
         raise BadInput("defence=[]: at least one defence is needed, such as defence=[none]")
     for norm, radii in settings.budgets.items():
         choose("budgets' norm", norm, ("linf", "l2"))
-        settings.budgets[norm] = [radius(f"budgets.{norm}", eps, norm) for eps in radii]
+        settings.budgets[norm] = list(dict.fromkeys(radius(f"budgets.{norm}", eps, norm) for eps in radii))
     return settings
 
 
@@ -198,6 +214,32 @@ def _plain(config: DictConfig) -> Any:
 
     check(settings, "")
     return settings
+
+
+def _like_their_files(settings: Any, groups: tuple[str, ...]) -> None:
+    for group in groups:
+        _like_its_file(group, getattr(settings, group), group)
+
+
+def _like_its_file(name: str, chosen: dict[str, Any], group: str) -> None:
+    """BadInput for a value of another type than the one in the group's file, where that has one."""
+    path = conf_dir() / group / f"{chosen.get('name')}.yaml"
+    if not path.is_file():
+        return
+    for key, default in OmegaConf.to_container(OmegaConf.load(path)).items():
+        value = chosen.get(key, default)
+        if not _alike(value, default):
+            raise BadInput(f"{name}.{key}={value}: not of the same type as {default!r} in {group}/{path.name}")
+
+
+def _alike(value: Any, default: Any) -> bool:
+    if default is None or (isinstance(default, str) and default.startswith("${")):
+        return True
+    if isinstance(default, list):
+        return isinstance(value, list) and all(_alike(item, default[0]) for item in value)
+    if isinstance(default, float) and isinstance(value, int):
+        return not isinstance(value, bool)
+    return type(value) is type(default)
 
 
 def radius(name: str, value: Any, norm: str) -> float:

@@ -23,6 +23,8 @@ from s2snet.evaluation.engine import Engine, chunks, deterministic
 from s2snet.evaluation.ledger import Ledger
 from s2snet.evaluation.schema import SCHEMA_VERSION
 from s2snet.evaluation.scores import table, write_table
+from s2snet.models import Defended
+from s2snet.models.folded import folded
 
 
 def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]) -> Path:
@@ -44,8 +46,11 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
         return fingerprints.setdefault(id(module), weights.fingerprint(module))
 
     probe = torch.stack([images[place][0] for place in range(min(8, len(images)))]).to(device)
+    threats = {key: vars(threat) for key, threat in settings.threat.items()}
+    copies = {name: _fast(module, probe) for name, module in modules.items()} if settings.fast else modules
     cells = planning.plan(
-        planning.attempts(modules, {key: vars(threat) for key, threat in settings.threat.items()}, fingerprint),
+        planning.attempts(modules, threats, fingerprint),
+        planning.attempts(copies, threats, fingerprint),
         settings.attack,
         settings.budgets,
         settings.seed,
@@ -69,6 +74,8 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
         _replace(folder / "run.json", lambda path: path.write_text(json.dumps(facts, indent=1) + "\n"))
     finally:
         ledger.close()
+    for path in ledger.damaged:
+        say(f"damaged, moved aside and made anew: {path}")
     for cell in cells:
         if cell.status != "done":
             say(f"failed: {_describe(cell)}: {cell.reason}")
@@ -107,7 +114,6 @@ def _defences(settings, explicit: bool, notes: list[str], say: Callable[[str], N
 
 def _run(settings, cells, found, images, count, ledger, device, folder, say) -> Engine:
     console = Console(stderr=True)
-    timing = open(folder / "timing.jsonl", "a")  # noqa: SIM115 - closed below, whatever happens
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -122,6 +128,10 @@ def _run(settings, cells, found, images, count, ledger, device, folder, say) -> 
             total = len(cells) * len(chunks(images, settings.chunk, count))
             task = progress.add_task(f"{len(cells)} cells, {count} images", total=total)
 
+            def note(facts: dict[str, Any]) -> None:
+                with open(folder / "timing.jsonl", "a") as timing:
+                    timing.write(json.dumps(facts) + "\n")
+
             def tick(cell: Cell, chunk: int) -> None:
                 progress.update(task, advance=1, description=_describe(cell))
 
@@ -135,7 +145,7 @@ def _run(settings, cells, found, images, count, ledger, device, folder, say) -> 
                 count,
                 settings.seed,
                 tick,
-                lambda facts: timing.write(json.dumps(facts) + "\n"),
+                note,
                 device,
             )
             engine.run()
@@ -143,10 +153,6 @@ def _run(settings, cells, found, images, count, ledger, device, folder, say) -> 
     except KeyboardInterrupt:
         say(f"interrupted; the same command goes on from what {folder} holds")
         raise
-    finally:
-        timing.close()
-    for path in ledger.damaged:
-        say(f"damaged, moved aside and made anew: {path}")
     return engine
 
 
@@ -218,14 +224,20 @@ def _samples(engine: Engine, wanted: int, folder: Path) -> None:
     for cell in engine.cells:
         if cell.source is None or cell.status != "done":
             continue
-        kept = {number: engine.ledger.crafted(cell.key, number) for number in np.unique(places // engine.chunk_size)}
-        left = torch.stack([kept[p // engine.chunk_size]["adversarial"][p % engine.chunk_size] for p in places])
+        kept = {number: engine.adversarial(cell, number) for number in np.unique(places // engine.chunk_size).tolist()}
+        left = torch.stack([kept[place // engine.chunk_size][place % engine.chunk_size] for place in places])
         tensors[f"adversarial/{cell.key}"] = left
         for name in cell.judges:
             if name in guarded:
                 tensors[f"purified/{cell.key}/{engine.judges[name]}"] = purify(name, left)
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     _replace(folder / "samples.safetensors", lambda path: save_file(tensors, path))
+
+
+def _fast(defended: Defended, probe: torch.Tensor) -> Defended:
+    """A faster copy of a defended module for crafting, part by part, so that every route finds its parts."""
+    purifier = folded(defended.purifier, probe) if defended.has_purifier else None
+    return Defended(purifier, folded(defended.classifier, probe)).eval()
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

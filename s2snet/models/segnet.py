@@ -150,7 +150,7 @@ class SegNet(nn.Module):
 def segnet_small(
     channels: int = 1,
     widths: Sequence[int] = (16, 32, 64),
-    convs: Sequence[int] = (1, 1, 1),
+    convs: Sequence[int] = (1, 1, 2),
     unpool: str = "indices",
     mean: Sequence[float] = (0.5,),
     std: Sequence[float] = (0.5,),

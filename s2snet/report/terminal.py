@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +24,8 @@ def summary(folder: Path) -> None:
         radii = [budget for other, budget in budgets_of(speaking) if other == norm]
         threats = [t for t in THREATS if any((d["name"], t, norm, radii[0]) in speaking for d in run["defences"])]
         legend = " / ".join(title_of(threat).lower() for threat in threats)
-        table = Table(title=f"Accuracy under {title_of(norm)} attacks, %: {legend}", title_justify="left")
+        title = f"Accuracy under {title_of(norm)} attacks, %: {legend}"
+        table = Table(title=title, title_justify="left", box=SIMPLE)
         table.add_column("defence")
         table.add_column("clean", justify="right")
         for radius in radii:

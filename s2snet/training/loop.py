@@ -1,6 +1,7 @@
 """The loop that runs any stage: data, networks, Trainer, weights file. What a stage optimises is in its module."""
 
 import logging
+import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -32,7 +33,7 @@ def train(settings, config_yaml: str, command: str) -> Path:
     Leaves in its folder config.yaml, metrics.csv, checkpoints/last.ckpt and, at the end, weights.safetensors.
     """
     _quiet()
-    say = Console(stderr=True, highlight=False).print if rank_zero_only.rank == 0 else lambda *_: None
+    say = Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print if rank_zero_only.rank == 0 else lambda *_: None
     kind = runs.KINDS[settings.stage]
     shelf = runs.Shelf(Path(settings.runs) / settings.data["name"])
     folder = Path(settings.output or shelf.folder / runs.run_name(kind, settings.classifier, settings.autoencoder))
@@ -41,6 +42,9 @@ def train(settings, config_yaml: str, command: str) -> Path:
     stage, facts = _build(settings, shelf, say)
     recipe, trainer = settings.recipe, settings.trainer
     if rank_zero_only.rank == 0:
+        if checkpoint is None:  # what an earlier run left must not pass for this one's, should it be interrupted
+            for left in (folder / runs.WEIGHTS, folder / CHECKPOINT):
+                left.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config_yaml)
     found = loggers(**vars(settings.logger), folder=folder, config={"command": command, **stage.hparams})
@@ -128,7 +132,7 @@ def _part(settings, shelf: runs.Shelf, kind: str, given: str | None, say) -> nn.
     part = weights.load(path)
     known = models.AUTOENCODERS if kind == "autoencoder" else models.CLASSIFIERS
     if part.config["name"] not in known:
-        raise ValueError(f"{path}: holds a {part.config['name']}; stage 2 needs a {kind} there ({', '.join(known)})")
+        raise ValueError(f"{path}: holds a {part.config['name']}; stage 2 needs {kind} weights there ({', '.join(known)})")
     if not given:
         asked, has = models.build(**getattr(settings, kind)).config, part.config
         differ = [f"{key}={has.get(key)}, not {asked[key]}" for key in asked if has.get(key) != asked[key]]
@@ -155,11 +159,17 @@ def _checkpoint(folder: Path, settings) -> str | None:
     path = interrupted if asked == "last" else Path(asked)
     if not path.is_file():
         raise ValueError(f"ckpt_path={asked}: nothing to go on from, no {path}; leave ckpt_path out to start anew")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["hyper_parameters"]["recipe"]["epochs"] == settings.recipe["epochs"] and finished.is_file():
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        recipe, epoch, step = state["hyper_parameters"]["recipe"], state["epoch"], state["global_step"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError):
+        raise ValueError(f"ckpt_path={asked}: {path} is damaged, or no checkpoint of this project") from None
+    if recipe.keys() != settings.recipe.keys():
+        raise ValueError(f"ckpt_path={asked}: {path} is of another stage than stage={settings.stage}")
+    if recipe["epochs"] == settings.recipe["epochs"] and finished.is_file():
         raise ValueError(f"ckpt_path={asked}: the run in {folder} is finished; overwrite=true trains it again")
     if rank_zero_only.rank == 0:
-        print(f"resuming {path}: epoch {state['epoch']}, step {state['global_step']}", file=sys.stderr)
+        print(f"resuming {path}: epoch {epoch}, step {step}", file=sys.stderr)
     return str(path)
 
 
