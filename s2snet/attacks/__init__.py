@@ -7,16 +7,18 @@ The contract that all of them keep (tests/attacks/ runs every entry of ATTACKS t
 - images float32 [B, ...] of rank 2 to 4 in [0, 1], labels int64 [B]; the result has the same shape, type and
   device; B may be 0.
 - the result lies in the ball and in [0, 1] exactly, in float64 arithmetic.
-- the module is afterwards as it was, also after an exception: modes, requires_grad, .grad, buffers, random state.
+- the module is afterwards as it was, also after an exception: modes, requires_grad, .grad, buffers, random
+  state.
   It is attacked in the modes it is in: an attack switches nothing to eval and no dropout off.
-- of all iterates, the last one included, the fooling one of highest loss comes back; if none fools, the one of
+- of all iterates, the last one included, the fooling one of highest loss comes back; if none fools, the one
+  of
   highest loss. A minimal attack gives the nearest fooling one, and where none fools the clean image.
 - random numbers are drawn per image from `noise`, never from a generator shared by the batch.
 - with `leave_early` an image stops at its first fooling iterate: sound only where this very module is the
   only judge and deterministic.
 
-Every attack carries `.version`, raised when its results change, `.norms`, the norms it knows, and `.minimal`: False
-for the best within `eps`, True for the smallest perturbation that fools (these take no `eps`).
+Every attack carries `.version`, raised when its results change, `.norms`, the norms it knows, and `.minimal`:
+False for the best within `eps`, True for the smallest perturbation that fools (these take no `eps`).
 """
 
 from s2snet.attacks.apgd import apgd

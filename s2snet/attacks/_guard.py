@@ -1,4 +1,4 @@
-"""What every attack does around its own lines: refuse bad input, leave the module and the caller untouched."""
+"""What every attack does around its own lines: refuse bad input, leave module and caller untouched."""
 
 import random
 import sys
@@ -49,9 +49,9 @@ def check(
 def untouched(model: Callable[[Tensor], Tensor], seed: int = 0) -> Iterator[None]:
     """Gradients on; and on leaving, also by an exception, the module and all random states are as before.
 
-    Restored: each submodule's mode, each parameter's requires_grad and .grad, each buffer, the random states of
-    torch, numpy and Python. Modes are read here and not changed: the module is attacked as it is. Inside, torch's
-    global generators start from `seed`, so that a randomised module's answers repeat.
+    Restored: each submodule's mode, each parameter's requires_grad and .grad, each buffer, the random states
+    of torch, numpy and Python. Modes are read here and not changed: the module is attacked as it is. Inside,
+    torch's global generators start from `seed`, so that a randomised module's answers repeat.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
@@ -62,7 +62,8 @@ def untouched(model: Callable[[Tensor], Tensor], seed: int = 0) -> Iterator[None
         for module in modules
         for name, buffer in module._buffers.items()
     ]
-    # torch.manual_seed would also leave a seed for devices that are not initialised yet: each generator by itself
+    # torch.manual_seed would also leave a seed for devices that are not initialised yet: each generator by
+    # itself
     started = torch.cuda.is_available() and torch.cuda.is_initialized()
     devices = list(range(torch.cuda.device_count())) if started else []
     numpy = sys.modules.get("numpy")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -34,12 +35,12 @@ def apgd(
 ) -> Tensor:
     """The best iterate of `restarts` runs of `steps` steps, whose size starts at 2 eps and adapts per image.
 
-    With `target_classes` = n above 0 each restart makes n runs, each pulling to another of the n classes that the
-    module ranks highest besides the label (loss="dlr", target_classes=9 is the paper's targeted APGD); any
-    wrong class still fools. With `targets` that one class alone counts, and `target_classes` must be 0.
-    Starts are drawn from `noise`; without `random_start` the one start is the image. `rho` is the share of rising
-    steps below which the size halves. Costs restarts x runs x draws x (steps + 1 forwards, steps backwards), plus
-    one forward with `target_classes`, less where images leave early.
+    With `target_classes` = n above 0 each restart makes n runs, each pulling to another of the n classes that
+    the module ranks highest besides the label (loss="dlr", target_classes=9 is the paper's targeted APGD);
+    any wrong class still fools. With `targets` that one class alone counts, and `target_classes` must be 0.
+    Starts are drawn from `noise`; without `random_start` the one start is the image. `rho` is the share of
+    rising steps below which the size halves. Costs restarts x runs x draws x (steps + 1 forwards, steps
+    backwards), plus one forward with `target_classes`, less where images leave early.
     """
     check(images, labels, targets, norm, apgd.norms, eps, steps=steps, restarts=restarts, draws=draws)
     if targets is not None and target_classes:
@@ -93,7 +94,8 @@ def apgd(
                 rises = rises + (value > last) if step else rises
                 last = value
                 if step in checkpoints:
-                    # condition 1: too few steps rose; condition 2: neither the size nor the best loss has moved
+                    # condition 1: too few steps rose; condition 2: neither the size nor the best loss has
+                    # moved
                     slow = rises < rho * (step - checkpoints[step])
                     halve = slow | (~halved & (top <= top_then))
                     size = torch.where(halve, size / 2, size)
@@ -113,12 +115,12 @@ def apgd(
 
 
 def _checkpoints(steps: int) -> dict[int, int]:
-    """{step: the checkpoint before it}: 0, 0.22, then each interval 0.03 shorter, at least 0.06 (section 3.1)."""
+    """{step: the checkpoint before it}: 0, 0.22, then intervals 0.03 shorter each, at least 0.06."""
     shares = [0.0, 0.22]
     while shares[-1] < 1:
         shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
     places = sorted({math.ceil(share * steps - 1e-9) for share in shares})
-    return {here: before for before, here in zip(places, places[1:], strict=False) if here < steps}
+    return {here: before for before, here in pairwise(places) if here < steps}
 
 
 def _rank(prober: Prober, rows: Tensor, value: Tensor) -> Tensor:

@@ -54,8 +54,9 @@ class Ball:
     def steepest(self, gradient: Tensor, points: Tensor) -> Tensor:
         """The direction of length 1 in this norm along which a linear loss rises most; 0 for a zero gradient.
 
-        In l1 that is one coordinate; as in Croce and Hein (arXiv 2103.01208, section 3) the largest `sparsity` of
-        them move together, and those that stand at the box already and would leave it are passed over.
+        In l1 that is one coordinate; as in Croce and Hein (arXiv 2103.01208, section 3) the largest
+        `sparsity` of them move together, and those that stand at the box already and would leave it are
+        passed over.
         """
         if self.norm == "linf":
             return gradient.sign()
@@ -68,7 +69,7 @@ class Ball:
         return torch.zeros_like(flat).scatter(1, top, flat.gather(1, top).sign() / count).view_as(gradient)
 
     def project(self, points: Tensor) -> Tensor:
-        """The nearest points of ball and box (for l2: of the ball, then of the box, which stays in the ball)."""
+        """The nearest points of ball and box (l2: of the ball, then of the box, which stays in the ball)."""
         if self.norm == "linf":
             return points.clamp(self.lower, self.upper)
         delta = points - self.images
@@ -96,8 +97,19 @@ def distance(points: Tensor, images: Tensor, norm: str) -> Tensor:
     return delta.norm(dim=1, p={"l1": 1, "l2": 2}[norm])
 
 
+def eight_bits(points: Tensor, images: Tensor) -> Tensor:
+    """The points as uint8, each pixel rounded toward its image's: keeps the ball of images that are 8-bit.
+
+    Rounding moves a point: whoever saves these judges them again, as float32 / 255.
+    """
+    scaled, clean = points.double() * 255, (images.double() * 255).round()
+    # 1e-4 of a grey level, so that k / 255 in float32 is k
+    inwards = torch.where(scaled > clean, (scaled + 1e-4).floor(), (scaled - 1e-4).ceil())
+    return inwards.clamp(0, 255).to(torch.uint8)
+
+
 def unit(vectors: Tensor) -> Tensor:
-    """Each image's vector at l2 length 1; 0 stays 0. Scaled by the largest entry first: 1e-30 must not underflow."""
+    """Each image's vector at l2 length 1; 0 stays 0. Scaled first: squares of 1e-30 must not underflow."""
     flat = vectors.flatten(1)
     largest = flat.abs().amax(dim=1) if flat.shape[1] else flat.new_zeros(len(flat))
     scaled = vectors / spread(torch.where(largest > 0, largest, 1), vectors)
@@ -123,7 +135,8 @@ def _nearest_l1(delta: Tensor, images: Tensor, eps: float) -> Tensor:
     """The point of l1 ball and box nearest to images + delta (in l2), as a difference from the images.
 
     It is sign(delta) min(max(|delta| - cut, 0), room) with the one `cut` >= 0 that makes its length eps. That length
-    falls piecewise linearly in `cut`, with corners at |delta| and |delta| - room: sorted, the piece is read off.
+    falls piecewise linearly in `cut`, with corners at |delta| and |delta| - room: sorted, the piece is read
+    off.
     """
     size = delta.abs().flatten(1)
     room = torch.where(delta > 0, 1 - images, images).flatten(1)

@@ -1,4 +1,4 @@
-"""The basic iterative method: FGSM in small steps, cut to the ball after each (Kurakin et al.: arXiv 1607.02533)."""
+"""The basic iterative method: FGSM in small steps, cut to the ball (Kurakin et al.: arXiv 1607.02533)."""
 
 from collections.abc import Callable
 
@@ -28,8 +28,9 @@ def bim(
 ) -> Tensor:
     """The best iterate of `steps` steps from the image itself: `pgd` with one start and that not random.
 
-    `step_size` is in pixel units and defaults to 2.5 eps / steps (the paper takes 1/255, which cannot reach the
-    rim of every ball). Costs draws x (steps + 1 forwards, steps backwards), less where images leave early.
+    `step_size` is in pixel units and defaults to 2.5 eps / steps (the paper takes 1/255, which cannot reach
+    the rim of every ball). Costs draws x (steps + 1 forwards, steps backwards), less where images leave
+    early.
     """
     check(images, labels, targets, norm, bim.norms, eps)
     return pgd(

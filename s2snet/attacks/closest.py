@@ -1,4 +1,4 @@
-"""What minimal attacks share: the nearest fooling image so far, the way back to the boundary, the last verdict."""
+"""What minimal attacks share: the nearest fooling image so far, the way back, the last verdict."""
 
 import torch
 from torch import Tensor
@@ -15,19 +15,20 @@ def dual_length(gradient: Tensor, norm: str) -> Tensor:
 
 
 class Closest:
-    """The nearest image of each that fools clearly (by `kappa` and by float32's rounding); at first there is none.
+    """The nearest image of each that fools clearly (by `kappa` and by float32's rounding); at first none.
 
     Making one costs a forward: images that are fooled as they are need no attack and are at distance 0.
     """
 
     def __init__(self, images: Tensor, prober: Prober, norm: str, kappa: float = 0.0):
-        self.clean, self.images, self.prober, self.norm, self.kappa = images, images.clone(), prober, norm, kappa
+        self.clean, self.images = images, images.clone()
+        self.prober, self.norm, self.kappa = prober, norm, kappa
         self.distance = images.new_full((len(images),), torch.inf, dtype=torch.float64)
         everyone = torch.arange(len(images), device=images.device)
         if len(images):
             fools, _ = prober.look(images, everyone)
-            # float32's noise in a margin, by the size of the clean logits: at the boundary they may all be near 0
-            self.noise = 2e-5 * prober.logits.abs().amax(dim=1).nan_to_num(0, 0)
+            # float32's noise in a margin, by the clean logits' size: at the boundary they may all be near 0
+            self.noise = 2e-5 * prober.logits.abs().amax(dim=1).nan_to_num(0, 0).to(images.dtype)
             self.distance[fools & (self.fools(everyone) | (kappa == 0))] = 0
         self.rows = everyone[self.distance > 0]  # those that need an attack
 
@@ -36,18 +37,19 @@ class Closest:
         return clearly_fooled(self.prober.logits, *self.prober.classes(rows), self.kappa + self.noise[rows])
 
     def lack(self, rows: Tensor) -> Tensor:
-        """How much margin the prober's last answer lacks to fool clearly, [b]; a little more than nothing at least."""
+        """How much margin the prober's last answer lacks to fool clearly, [b]; above 0 also where it does."""
         lack = self.kappa - margin(self.prober.logits, *self.prober.classes(rows))
-        return lack.clamp(min=0) + 2 * self.noise[rows]
+        return lack.clamp(min=0).to(self.noise.dtype) + 2 * self.noise[rows]
 
     def first_guess(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """(distance [b] of the boundary if the model were linear, the margin's gradient); a forward, a backward."""
+        """(distance [b] of the boundary if the model were linear, the margin's gradient); one pass each way."""
         loss, self.prober.loss = self.prober.loss, margin
         _, _, gradient = self.prober.gradient(self.clean[rows], rows)
         self.prober.loss = loss
         steepness = dual_length(gradient, self.norm)
-        far = self.clean.flatten(1).shape[1] ** (0.5 if self.norm == "l2" else 0)  # no image is farther than that
-        return (self.lack(rows) / steepness.clamp(min=1e-30)).clamp(max=far), gradient
+        # no image is farther than the box is wide
+        widest = self.clean.flatten(1).shape[1] ** 0.5 if self.norm == "l2" else 1.0
+        return (self.lack(rows) / steepness.clamp(min=1e-30)).clamp(max=widest), gradient
 
     def see(self, rows: Tensor, x: Tensor, fools: Tensor) -> None:
         """Keep those that fool and are nearer than before."""

@@ -1,4 +1,4 @@
-"""Decoupled direction and norm: a radius that breathes around the boundary (Rony et al.: arXiv 1811.09600)."""
+"""Decoupled direction and norm: a radius that breathes at the boundary (Rony et al.: arXiv 1811.09600)."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def ddn(
     step_size: float | None = None,
     eps_start: float | None = None,
     gamma: float = 0.05,
-    loss: str = "cross_entropy",
+    loss: str = "margin",
     bisections: int = 8,
     draws: int = 1,
     noise: Noise | None = None,
@@ -31,13 +31,15 @@ def ddn(
     leave_early: bool = False,
     passes: Passes | None = None,
 ) -> Tensor:
-    """The nearest fooling image of `steps` iterates, pulled back to the boundary; the clean one where none fools.
+    """The nearest fooling image of `steps` iterates, pulled back to the boundary; else the clean one.
 
-    Each step goes `step_size` along the gradient (falling to a hundredth by a cosine), then the perturbation gets
-    the length of the radius, which shrinks by `gamma` after a fooling iterate and grows by it after another
-    (section 4, algorithm 1). The paper starts both at 1, which is far for one data set and near for another; None
-    is the linear model's distance at each clean image, for one more backward.
-    Not random; `leave_early` changes nothing. Costs draws x (steps forwards and backwards, bisections + 3 forwards).
+    Each step goes `step_size` along the gradient (falling to a hundredth by a cosine), then the perturbation
+    gets the length of the radius, which shrinks by `gamma` after a fooling iterate and grows by it after
+    another (section 4, algorithm 1). The paper starts both at 1, which is far for one data set and near for
+    another; None is the linear model's distance at each clean image, and twice that for the step. The paper's
+    loss is the cross-entropy; where logits are small it pulls to all classes at once, past the nearest. Not
+    random; `leave_early` changes nothing. Costs draws x (steps forwards and backwards, bisections + 3
+    forwards).
     """
     check(images, labels, targets, norm, ddn.norms, steps=steps, draws=draws)
     noise = Noise() if noise is None else noise
@@ -54,7 +56,7 @@ def ddn(
             radius, _ = closest.first_guess(rows)
         else:
             radius = clean.new_full((len(rows),), eps_start)
-        longest = radius if step_size is None else torch.full_like(radius, step_size)
+        longest = 2 * radius if step_size is None else torch.full_like(radius, step_size)
         for step in range(steps):
             _, _, gradient = prober.gradient(x, rows)
             fools = closest.fools(rows)

@@ -1,4 +1,4 @@
-"""DeepFool: steps to the nearest boundary of the linearised model (Moosavi-Dezfooli et al.: arXiv 1511.04599)."""
+"""DeepFool: steps to the linearised model's nearest boundary (Moosavi-Dezfooli et al.: arXiv 1511.04599)."""
 
 from collections.abc import Callable
 
@@ -29,18 +29,18 @@ def deepfool(
     leave_early: bool = False,
     passes: Passes | None = None,
 ) -> Tensor:
-    """Images just beyond the boundary that at most `steps` linearised steps found; the clean one where they failed.
+    """Images just beyond the boundary that linearised steps found; the clean one where they found none.
 
-    Each step is the shortest one inside [0, 1] that reaches the boundary of the nearest of `candidates` other classes
-    (those ranked highest on the clean image), `overshoot` of its way further; the overshoot is taken back at the
-    end by `bisections`. With `targets` it is the boundary between that class and the one now predicted (section 3
-    of arXiv 1807.04200 calls this DeepFool toward a class).
+    Each step goes to the linearised boundary of one of `candidates` other classes (those ranked highest on
+    the clean image), the one that is nearest inside [0, 1], and `overshoot` of its way further; the overshoot
+    is taken back at the end by `bisections`. With `targets` it is the boundary between that class and the one
+    now predicted, as in arXiv 1807.04200.
 
-    `subspace` [pixels, d], orthonormal columns, l2 only, confines the perturbation to their span (same paper):
-    gradients are projected on it. Cutting at 0 and 1 would leave the span, so a confined image that fools outside
-    the box fails; with box=False it comes back as it is, outside [0, 1], for studies of geometry.
-    Not random; `leave_early` changes nothing. Costs per step 1 forward and `candidates` backwards (1 with
-    targets), and bisections + 2 forwards.
+    `subspace` [pixels, d], orthonormal columns, l2 only, confines the perturbation to their span (same
+    paper): gradients are projected on it. Cutting at 0 and 1 would leave the span, so a confined image that
+    fools outside the box fails; with box=False it comes back as it is, outside [0, 1], for studies of
+    geometry. Not random; `leave_early` changes nothing. Costs per step 1 forward and `candidates` backwards
+    (1 with targets), and bisections + 2 forwards.
     """
     check(images, labels, targets, norm, deepfool.norms, steps=steps, candidates=candidates)
     _check_subspace(subspace, images, norm, box)
@@ -86,7 +86,7 @@ def deepfool(
             rows, x, slopes = rows[stay], x.detach()[stay], slopes[stay]
             # a hair beyond the boundary and float32's noise: a step of 1.02 times nothing would stay on it
             hair = 2 * closest.noise[rows][:, None]
-            lack = (1 + overshoot) * -gains.detach()[stay] + hair
+            lack = (1 + overshoot) * -gains.detach()[stay].to(x.dtype) + hair
             # the class whose boundary is nearest inside the box, then the paper's step to it, cut to the box
             free = lack / dual_length(slopes.flatten(0, 1), norm).view_as(lack).clamp(min=1e-30)
             length = free if confined else _reach(slopes, lack, x.flatten(1), norm)
@@ -96,15 +96,15 @@ def deepfool(
             before[rows] = x
             x = x + spread(free.gather(1, chosen).squeeze(1), x) * direction
             x = x if confined else x.clamp(0, 1)
-        return closest.finish(bisections, before, box=not confined)
+        return closest.finish(bisections, None if confined else before, box)
 
 
 def _reach(slopes: Tensor, lack: Tensor, x: Tensor, norm: str) -> Tensor:
     """The length [b, m] of the shortest move inside the box that gains `lack` along each slope [b, m, n].
 
     A move is min(t |slope|, room) in l2, min(t, room) in linf, for the one t that gains what lacks. Starting
-    without walls, t grows as pixels hit them; each round is exact for the walls known so far. Boundaries that no
-    move inside the box reaches are at 1e6 and more, in their order without the box.
+    without walls, t grows as pixels hit them; each round is exact for the walls known so far. Boundaries that
+    no move inside the box reaches are at 1e6 and more, in their order without the box.
     """
     size = slopes.abs()
     room = torch.where(slopes > 0, 1 - x[:, None], x[:, None])

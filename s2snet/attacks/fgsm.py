@@ -1,4 +1,4 @@
-"""The fast gradient sign method (Goodfellow, Shlens, Szegedy: arXiv 1412.6572, section 4); in l2 the fast gradient."""
+"""The fast gradient (sign) method (Goodfellow, Shlens, Szegedy: arXiv 1412.6572, section 4)."""
 
 from collections.abc import Callable
 

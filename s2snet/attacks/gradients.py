@@ -1,4 +1,4 @@
-"""Forward and backward passes as attacks make them: to the input only, counted per image; the best iterate kept."""
+"""Forward and backward passes as attacks make them: to the input only, counted per image; the best kept."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from s2snet.attacks.losses import fooled, named
 
 
 class Passes:
-    """How many forward and backward passes each image of a batch took; give one to an attack to have it filled."""
+    """How many forward and backward passes each image of a batch took; an attack fills the one it is given."""
 
     def __init__(self, batch: int):
         self.forwards = torch.zeros(batch, dtype=torch.int32)
@@ -19,10 +19,10 @@ class Passes:
 class Prober:
     """Asks one module about images of one batch: logits, loss per image, gradient of the loss.
 
-    `rows` says which images of the batch are meant. With `draws` above 1 gradients, losses and logits are means
-    over that many passes, one at a time, for modules that answer at random. `aims`, where they are set, are the
-    classes that the loss pulls to; what fools is decided by labels and targets alone. `logits` are the last
-    answer's.
+    `rows` says which images of the batch are meant. With `draws` above 1 gradients, losses and logits are
+    means over that many passes, one at a time, for modules that answer at random. `aims`, where they are set,
+    are the classes that the loss pulls to; what fools is decided by labels and targets alone. `logits` are
+    the last answer's.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Prober:
         return self.labels[rows], None if self.targets is None else self.targets[rows]
 
     def answer(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The module's logits for `x`, one forward, with a graph where `x` asks for one. Refuses other shapes."""
+        """The module's logits for `x`, one forward, with a graph where `x` asks for one; checked."""
         # a copy: a module that works in place must not move the image
         logits = self.model(x.clone())
         if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
             raise ValueError(
-                f"the module answers {tuple(logits.shape)} to {len(x)} images; attacks want logits [B, K], K at least 2"
+                f"the module answers {tuple(logits.shape)} to {len(x)} images; attacks want logits [B, K], K > 1"
             )
         for name, classes in zip(("label", "target"), self.classes(rows), strict=True):
             if (
@@ -68,7 +68,8 @@ class Prober:
                 and not 0 <= classes.min() <= classes.max() < logits.shape[1]
             ):
                 raise ValueError(
-                    f"{name}s reach from {classes.min()} to {classes.max()}; the module knows {logits.shape[1]} classes"
+                    f"{name}s reach from {classes.min()} to {classes.max()}; "
+                    f"the module knows {logits.shape[1]} classes"
                 )
         self.passes.forwards[rows.cpu()] += 1
         return logits
@@ -80,14 +81,14 @@ class Prober:
             (gradient,) = torch.autograd.grad(values.sum(), x, retain_graph=keep_graph, allow_unused=True)
         if gradient is None:
             raise ValueError(
-                "no gradient reaches the images: the module detaches them (a stage-2 module in training mode does; "
+                "no gradient reaches the images: the module detaches them (one in stage 2 does while it trains; "
                 "call .eval()) or is not differentiable (choose a route that is)"
             )
         self.passes.backwards[rows.cpu()] += 1
         return gradient.nan_to_num(0, 0, 0)
 
     def gradient(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(fools [b], loss [b], gradient like x); draws forwards and backwards. Non-finite entries become 0."""
+        """(fools [b], loss [b], gradient like x); draws forwards and backwards."""
         total = [0, 0, 0]
         for _ in range(self.draws):
             x = x.detach().requires_grad_(True)

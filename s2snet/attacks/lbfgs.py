@@ -1,4 +1,4 @@
-"""Szegedy et al.'s box-constrained L-BFGS attack: distance minus a weighted loss (arXiv 1312.6199, section 4.1)."""
+"""Szegedy et al.'s attack: distance minus weighted loss, box-constrained L-BFGS (arXiv 1312.6199, 4.1)."""
 
 from collections.abc import Callable
 
@@ -29,12 +29,12 @@ def lbfgs(
 ) -> Tensor:
     """The nearest fooling image met on the way; the clean one where none fools.
 
-    Minimises |delta|^2 - c loss over [0, 1] with SciPy's L-BFGS-B, at most `steps` iterations for each of `searches`
-    values of c per image: ten times more after a failure, halfway to the largest failure after a success. The first
-    c is `weight`; None is the one that a linear model would want, from the clean image's margin. The paper's loss is
-    the cross-entropy to a target (loss="cross_entropy" and targets); the margin needs no other c where a model is
-    confident. One image at a time. Not random; `leave_early` changes nothing. Costs some searches x (steps + 3)
-    forwards and backwards, bisections + 3 forwards. Needs SciPy.
+    Minimises |delta|^2 - c loss over [0, 1] with SciPy's L-BFGS-B, at most `steps` iterations for each of
+    `searches` values of c per image: ten times more after a failure, halfway to the largest failure after a
+    success. The first c is `weight`; None is the one that a linear model would want, from the clean image's
+    margin. The paper's loss is the cross-entropy to a target (loss="cross_entropy" and targets); the margin
+    needs no other c where a model is confident. One image at a time. Not random; `leave_early` changes
+    nothing. Costs some searches x (steps + 3) forwards and backwards, bisections + 3 forwards. Needs SciPy.
     """
     check(images, labels, targets, norm, lbfgs.norms, steps=steps, searches=searches)
     from scipy.optimize import minimize  # here, so that the other attacks need no SciPy
@@ -64,7 +64,8 @@ def lbfgs(
                     slope = 2 * delta - c * gradient.double().flatten().cpu().numpy()
                     return float(delta @ delta) - c * float(value), slope
 
-                # the objective is of the order of the squared distance: its own scale, not 1, says when to stop
+                # the objective is of the order of the squared distance: its own scale, not 1, says when to
+                # stop
                 found = minimize(
                     objective,
                     start,
@@ -78,7 +79,7 @@ def lbfgs(
                 won = bool(closest.fools(row))
                 closest.see(row, x, closest.fools(row))
                 low, high = (low, min(high, c)) if won else (max(low, c), high)
-                c = (low + high) / 2 if high < float("inf") else low * 10
+                c = low * 10 if high == float("inf") else (low + high) / 2 if low else high / 10
         return closest.finish(bisections)
 
 

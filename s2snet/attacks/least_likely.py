@@ -29,9 +29,9 @@ def least_likely(
 ) -> Tensor:
     """The best iterate of `steps` steps toward the class that the module gives the image itself the least.
 
-    It fools, as in the paper, wherever the prediction leaves the label. Picks its classes itself: `targets` must be
-    None. `step_size` is in pixel units and defaults to 2.5 eps / steps. Not random. Costs draws x (steps + 2
-    forwards, steps backwards), less where images leave early.
+    It fools, as in the paper, wherever the prediction leaves the label. Picks its classes itself: `targets`
+    must be None. `step_size` is in pixel units and defaults to 2.5 eps / steps. Not random. Costs draws x
+    (steps + 2 forwards, steps backwards), less where images leave early.
     """
     check(images, labels, targets, norm, least_likely.norms, eps, steps=steps, draws=draws)
     if targets is not None:

@@ -1,7 +1,7 @@
 """Losses that an attack ascends: functions (logits [B, K], labels [B], targets [B] or None) -> [B].
 
-With `targets` every loss rises as the logits move toward the target class, without them as they leave the label.
-Logits are cast to float32 at least.
+With `targets` every loss rises as the logits move toward the target class, without them as they leave the
+label. Logits are cast to float32 at least.
 """
 
 import math
@@ -35,8 +35,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None)
     """Cross-entropy of the label, or minus that of the target.
 
     Where the label leads all others together by more than 16.6 (their odds are 6e-8), float32 rounds its
-    probability to 1 and the gradient loses its direction, then itself. Below that point the loss goes on along
-    its tangent: a little below 0, but with the direction that exact arithmetic would give.
+    probability to 1 and the gradient loses its direction, then itself. Below that point the loss goes on
+    along its tangent: a little below 0, but with the direction that exact arithmetic would give.
     """
     logits = _wide(logits)
     classes = labels if targets is None else targets
@@ -48,7 +48,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None)
 
 
 def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Best other logit minus the label's; or the target's minus the best other. Above 0 exactly where it fools.
+    """Best other logit minus the label's; or the target's minus the best other. Above 0 where it fools.
 
     Invariant under a shift of the logits (Carlini and Wagner, arXiv 1608.04644, f6).
     """
@@ -59,10 +59,10 @@ def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Ten
 
 
 def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Difference of logits ratio: the margin over the spread of the top logits (Croce and Hein, arXiv 2003.01690).
+    """Difference of logits ratio: margin over the top logits' spread (Croce and Hein, arXiv 2003.01690).
 
-    Invariant under shift and scale. The spread wants three classes, with targets four: with fewer the ratio is
-    constant over whole regions, and the margin itself is taken.
+    Invariant under shift and scale. The spread wants three classes, with targets four: with fewer the ratio
+    is constant over whole regions, and the margin itself is taken.
     """
     logits = _wide(logits)
     classes = logits.shape[1]
@@ -96,7 +96,7 @@ def named(loss: str) -> Callable[..., Tensor]:
 
 
 def fooled(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Bool [B]: the prediction is not the label; or it is the target. A NaN or infinite logit is never right."""
+    """Bool [B]: the prediction is not the label; or it is the target. A non-finite logit is never right."""
     finite = logits.isfinite().all(dim=1)
     prediction = logits.argmax(dim=1)
     return ~finite | (prediction != labels) if targets is None else finite & (prediction == targets)

@@ -28,10 +28,10 @@ def mim(
     leave_early: bool = False,
     passes: Passes | None = None,
 ) -> Tensor:
-    """The best iterate of `steps` steps from the image itself, each along `momentum` x the last sum + the gradient.
+    """The best iterate of `steps` steps, each along `momentum` x the last sum of gradients + the gradient.
 
-    `step_size` is in pixel units and defaults to eps / steps, the paper's. Not random. Costs draws x (steps + 1
-    forwards, steps backwards), less where images leave early. Section 3.2 of the paper, algorithm 1.
+    `step_size` is in pixel units and defaults to eps / steps, the paper's. Not random. Costs draws x (steps +
+    1 forwards, steps backwards), less where images leave early. Section 3.2 of the paper, algorithm 1.
     """
     check(images, labels, targets, norm, mim.norms, eps, steps=steps, draws=draws)
     step_size = eps / steps if step_size is None else step_size
@@ -51,7 +51,8 @@ def mim(
             if leave_early and fools.any():
                 rows, x, gradient, total = rows[~fools], x[~fools], gradient[~fools], total[~fools]
                 near = ball.rows(rows)
-            # gradients enter at l1 length 1; doubles, since those of confident models sum up below float32's range
+            # gradients enter at l1 length 1; doubles, since those of confident models sum up below float32's
+            # range
             length = gradient.double().abs().flatten(1).sum(dim=1)
             scaled = gradient.double() / spread(torch.where(length > 0, length, 1), gradient)
             total = momentum * total + scaled.to(gradient.dtype)

@@ -10,8 +10,8 @@ from torch import Tensor
 class Noise:
     """Draws for each image from (seed, image index, restart, draw) alone.
 
-    `indices` are the images' places in the data set; without them a batch is numbered from 0. Numbers are made
-    on the CPU and moved, so every device gets the same.
+    `indices` are the images' places in the data set; without them a batch is numbered from 0. Numbers are
+    made on the CPU and moved, so every device gets the same.
     """
 
     def __init__(self, seed: int = 0, indices: Sequence[int] | Tensor | None = None):

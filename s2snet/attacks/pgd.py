@@ -1,4 +1,4 @@
-"""Projected gradient descent: steepest steps inside the ball, from random starts (Madry et al.: arXiv 1706.06083)."""
+"""Projected gradient descent: steepest steps from random starts (Madry et al.: arXiv 1706.06083)."""
 
 from collections.abc import Callable
 
@@ -32,10 +32,11 @@ def pgd(
 ) -> Tensor:
     """The best of all iterates of `restarts` runs of `steps` steps.
 
-    `step_size` is in pixel units and defaults to 2.5 eps / steps, so that the rim can be reached and left again.
-    Starts are uniform in the ball, drawn from `noise`; without `random_start` the one start is the image itself.
-    `sparsity` is for l1: the share of coordinates a step moves (Croce and Hein, arXiv 2103.01208, section 3).
-    Costs restarts x draws x (steps + 1 forwards, steps backwards), less where images leave early.
+    `step_size` is in pixel units and defaults to 2.5 eps / steps, so that the rim can be reached and left
+    again. Starts are uniform in the ball, drawn from `noise`; without `random_start` the one start is the
+    image itself. `sparsity` is for l1: the share of coordinates a step moves (Croce and Hein, arXiv
+    2103.01208, section 3). Costs restarts x draws x (steps + 1 forwards, steps backwards), less where images
+    leave early.
     """
     check(images, labels, targets, norm, pgd.norms, eps, steps=steps, restarts=restarts, draws=draws)
     if not 0 < sparsity <= 1:

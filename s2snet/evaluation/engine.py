@@ -112,15 +112,16 @@ class Engine:
         everything = torch.arange(len(chunk.index))
         started = time.perf_counter()
         adversarial = self._attack(cell, cell.fast, chunk, everything, leave_early, passes)
-        if leave_early:
+        ruling = verdict(chunk.images, adversarial, cell.preimage["norm"], cell.preimage["budget"])
+        if leave_early and ruling.ok:
             # The copy's last digits, or another batch, may have let an image go that the judge still gets right.
             stands = torch.nonzero(
                 _right(cell.source, adversarial, chunk.labels).cpu() & (passes.forwards < passes.forwards.max())
             ).squeeze(1)
             if len(stands):
                 adversarial[stands] = self._attack(cell, cell.source, chunk, stands, False, passes)
+                ruling = verdict(chunk.images, adversarial, cell.preimage["norm"], cell.preimage["budget"])
         seconds = time.perf_counter() - started
-        ruling = verdict(chunk.images, adversarial, cell.preimage["norm"], cell.preimage["budget"])
         if not ruling.ok:
             cell.fail(ruling.reason)
             return None

@@ -22,6 +22,11 @@ def derived_seed(*parts: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
+def batches(count: int, batch_size: int, ranks: int) -> int:
+    """How many batches of an epoch each rank gets; at least one, that of all images."""
+    return max(1, count // (min(batch_size, count) * ranks))
+
+
 class EpochSampler(Sampler):
     """Keys (epoch, place) in an order permuted by (seed, epoch), this rank's share of it.
 
@@ -41,7 +46,7 @@ class EpochSampler(Sampler):
         self.epoch = epoch
 
     def batches(self) -> int:
-        return max(1, self.count // (self.batch_size * self.ranks))
+        return batches(self.count, self.batch_size, self.ranks)
 
     def __len__(self) -> int:
         return self.batches() * self.batch_size
@@ -104,6 +109,9 @@ class Batches(pl.LightningDataModule):
     def __init__(self, splits: Splits, recipe: dict[str, Any], seed: int, workers: int):
         super().__init__()
         self.splits, self.recipe, self.seed, self.workers = splits, recipe, seed, workers
+
+    def batches(self, ranks: int) -> int:
+        return batches(len(self.splits.train), self.recipe["batch_size"], ranks)
 
     def train_dataloader(self) -> ResumableLoader:
         sampler = EpochSampler(len(self.splits.train), self.recipe["batch_size"], self.seed)

@@ -2,15 +2,33 @@
 
 import importlib.util
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
+METRICS = "metrics.csv"
+
+
+class Metrics(CSVLogger):
+    """metrics.csv; a resumed run goes on in the one that is there, which Lightning would delete."""
+
+    @property
+    def experiment(self):
+        path = Path(self.log_dir) / METRICS
+        fresh = self._experiment is None
+        earlier = path.read_text() if fresh and path.is_file() else ""
+        writer = super().experiment
+        if earlier:
+            path.write_text(earlier)
+            writer.metrics_keys = earlier.partition("\n")[0].strip().split(",")
+        return writer
+
 
 def loggers(name: str, project: str, mode: str, folder: Path, config: dict[str, Any]) -> list[Logger]:
     """The loggers of one run. ValueError in one line where wandb cannot run as asked."""
-    found: list[Logger] = [CSVLogger(folder, name="", version="")]
+    found: list[Logger] = [Metrics(folder, name="", version="")]
     if name == "wandb":
         found.append(_wandb(project, os.environ.get("WANDB_MODE", mode), folder, config))
     return found
@@ -41,12 +59,10 @@ def _wandb(project: str, mode: str, folder: Path, config: dict[str, Any]) -> Wan
 
 def _run_id(folder: Path) -> str:
     """The wandb id of the run in this folder, kept beside it so that a resumed run goes on in the same curve."""
-    import wandb
-
     kept = folder / "wandb_id.txt"
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(wandb.util.generate_id())
+        kept.write_text(uuid.uuid4().hex[:8])
     return kept.read_text().strip()
 
 

@@ -21,7 +21,7 @@ from s2snet.training.autoencoder import TrainAutoencoder
 from s2snet.training.classifier import TrainClassifier
 from s2snet.training.finetune import FinetuneDecoder
 from s2snet.training.loaders import Batches, derived_seed
-from s2snet.training.loggers import log_weights, loggers
+from s2snet.training.loggers import METRICS, log_weights, loggers
 from s2snet.training.stage import Stage
 
 CHECKPOINT = "checkpoints/last.ckpt"
@@ -43,7 +43,7 @@ def train(settings, config_yaml: str, command: str) -> Path:
     recipe, trainer = settings.recipe, settings.trainer
     if rank_zero_only.rank == 0:
         if checkpoint is None:  # what an earlier run left must not pass for this one's, should it be interrupted
-            for left in (folder / runs.WEIGHTS, folder / CHECKPOINT):
+            for left in (folder / runs.WEIGHTS, folder / CHECKPOINT, folder / METRICS):
                 left.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config_yaml)
@@ -55,6 +55,7 @@ def train(settings, config_yaml: str, command: str) -> Path:
     if trainer.progress:
         callbacks.append(RichProgressBar())
     say(f"stage {settings.stage}: {stage.trained.config['name']} on {len(splits.train)} images -> {folder}")
+    batches = Batches(splits, recipe, settings.seed, trainer.workers)
     lightning = pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,
@@ -67,12 +68,12 @@ def train(settings, config_yaml: str, command: str) -> Path:
         callbacks=callbacks,
         enable_progress_bar=trainer.progress,
         enable_model_summary=False,
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, batches.batches(trainer.devices * trainer.num_nodes)),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # ours shares out the images itself
     )
     try:
-        lightning.fit(stage, datamodule=Batches(splits, recipe, settings.seed, trainer.workers), ckpt_path=checkpoint)
+        lightning.fit(stage, datamodule=batches, ckpt_path=checkpoint)
     except SystemExit:  # Ctrl-C, as Lightning ends it
         say(f"interrupted; the same command with ckpt_path=last goes on from {folder / CHECKPOINT}")
         raise

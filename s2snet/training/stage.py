@@ -44,7 +44,8 @@ class Stage(pl.LightningModule):
 
     def configure_optimizers(self):
         optimiser = OPTIMISERS[self.recipe["optimiser"]](self.parameters_to_train(), self.recipe)
-        steps = self.trainer.estimated_stepping_batches
+        # Not trainer.estimated_stepping_batches, which makes the loaders too early to be told where to go on from.
+        steps = self.trainer.max_epochs * self.trainer.datamodule.batches(self.trainer.world_size)
         factor = SCHEDULES[self.recipe["schedule"]]
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: factor(step / steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

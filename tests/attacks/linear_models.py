@@ -1,4 +1,4 @@
-"""Linear models whose distance to the next class is known exactly, and how attacks are called in these tests."""
+"""Linear models whose distance to the next class is known exactly, and how tests call attacks."""
 
 import inspect
 
@@ -53,7 +53,7 @@ def problem(classes: int = 2, pixels: int = 49, count: int = 8, seed: int = 0, b
 
 
 def needed(model: Linear, images: Tensor, labels: Tensor, norm: str) -> Tensor:
-    """The exact distance of each image to the nearest other class inside [0, 1], float64 [B]; inf where none is."""
+    """The exact distance of each image to another class inside [0, 1], float64 [B]; inf where none is."""
     weights, bias = model.weights.detach().double(), model.bias.detach().double()
     images = images.flatten(1).double()
     logits = images @ weights.T + bias

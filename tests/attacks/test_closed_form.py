@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from linear_models import ATTACKS, MINIMAL, call, needed, problem
+from linear_models import ATTACKS, call, needed, problem
 
 from s2snet.attacks.balls import distance
 from s2snet.attacks.losses import fooled
 
 ONE_STEP = {("fgsm", "l2")}  # cut to the box after its one step, it is not the best point there
 BUDGET_NORMS = [(name, norm) for name, a in ATTACKS.items() if not a.minimal for norm in a.norms]
-MINIMAL_NORMS = [(name, norm) for name in MINIMAL for norm in ATTACKS[name].norms]
 
 
 @pytest.mark.parametrize("box", [False, True])
@@ -35,7 +34,15 @@ def test_every_loss_reaches_the_nearest_class_in_the_end(loss, classes):
     radius = needed(model, images, labels, "linf")
     for k in range(len(images)):
         found = [
-            call("pgd", model, images[k : k + 1], labels[k : k + 1], loss=loss, eps=f * float(radius[k]), steps=40)
+            call(
+                "pgd",
+                model,
+                images[k : k + 1],
+                labels[k : k + 1],
+                loss=loss,
+                eps=f * float(radius[k]),
+                steps=40,
+            )
             for f in (0.9, 1.3)
         ]
         assert not fooled(model(found[0]), labels[k : k + 1]).any()

@@ -1,4 +1,4 @@
-"""The contract of design.md 4.1, over every attack in the registry: what it returns and what it leaves alone."""
+"""The contract of design.md 4.1, over every attack there is: what it returns, what it leaves alone."""
 
 import random
 
@@ -21,7 +21,9 @@ class Net(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.MaxPool2d(2))
+        self.body = nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.MaxPool2d(2)
+        )
         self.dropout = nn.Dropout(0.3)
         self.head = nn.Linear(64, 5)
 
@@ -241,9 +243,10 @@ def test_starts_follow_seed_and_image(name):
 
 @pytest.mark.parametrize(("name", "norm"), EVERY_NORM)
 def test_leaving_early_gives_the_same_verdict_image_by_image(name, norm):
-    model, images, labels = problem(classes=4, count=40, seed=5)
-    radius = 0.012 if norm == "linf" else 0.06 if norm == "l2" else 0.3
-    passes, full = Passes(40), Passes(40)
+    count = 6 if name == "lbfgs" else 40
+    model, images, labels = problem(classes=3, count=count, seed=5)
+    radius = 0.015 if norm == "linf" else 0.08 if norm == "l2" else 0.4
+    passes, full = Passes(count), Passes(count)
     wanted = {"eps": radius, "norm": norm, "restarts": 2}
     early = call(name, model, images, labels, leave_early=True, passes=passes, **wanted)
     whole = call(name, model, images, labels, passes=full, **wanted)

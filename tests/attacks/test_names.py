@@ -101,8 +101,10 @@ def test_attacks_know_torch_and_nothing_above_them():
     for path in Path(package.__file__).parent.glob("*.py"):
         allowed = {"torch", *sys.stdlib_module_names} | ({"scipy"} if path.stem == "lbfgs" else set())
         for node in ast.walk(ast.parse(path.read_text())):
-            for name in [node.module] if isinstance(node, ast.ImportFrom) else (
-                [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in (
+                [node.module]
+                if isinstance(node, ast.ImportFrom)
+                else ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
             ):
                 assert name.split(".")[0] in allowed or name.startswith("s2snet.attacks"), (path, name)
 

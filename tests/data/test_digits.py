@@ -1,0 +1,95 @@
+"""Data: the facts of the digits' split, and what every data set of DATA must be."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from s2snet import data
+from s2snet.data import DATA
+
+
+@pytest.fixture(scope="module", params=DATA)
+def splits(request):
+    return data.load(request.param)
+
+
+def test_sizes_are_the_fact_in_the_config():
+    splits = data.load("digits")
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [1293, 144, 360]
+    assert splits.facts()["train"] == 1293
+    assert splits.facts()["classes"] == [str(digit) for digit in range(10)]
+
+
+def test_parts_are_disjoint_and_whole(splits):
+    indices = [set(part.index.tolist()) for part in (splits.train, splits.validation, splits.test)]
+    assert sum(map(len, indices)) == len(set.union(*indices)) == max(set.union(*indices)) + 1
+
+
+def test_test_images_are_a_fifth_of_each_class():
+    splits = data.load("digits")
+    test = Counter(splits.test.labels.tolist())
+    everything = test + Counter(splits.train.labels.tolist()) + Counter(splits.validation.labels.tolist())
+    assert set(test) == set(range(10))
+    assert all(abs(test[label] - everything[label] / 5) < 1 for label in everything)
+
+
+def test_the_first_images_are_of_all_classes():
+    """`images=50` takes the first: ordered by class these would be zeros and ones."""
+    test = data.load("digits").test
+    assert set(test.labels[:50].tolist()) == set(range(10))
+    assert test.index.tolist() == sorted(test.index.tolist())
+
+
+def test_items_are_what_networks_expect(splits):
+    for part in (splits.train, splits.validation, splits.test):
+        assert part.images.dtype == torch.float32
+        assert 0 <= part.images.min() < part.images.max() <= 1
+        image, label, index = part[1]
+        assert torch.equal(image, part.images[1])
+        assert (label, index) == (int(part.labels[1]), int(part.index[1]))
+        assert len(part.images) == len(part.labels) == len(part.index) == len(part)
+
+
+@pytest.mark.parametrize("size, channels", [(8, 1), (28, 3), (32, 1), (33, 3)])
+def test_size_and_channels(size, channels):
+    test = data.load("digits", size=size, channels=channels).test
+    assert test.images.shape == (360, channels, size, size)
+    assert torch.equal(test.images[:, 0], test.images[:, -1])
+
+
+def test_pixels_are_scikit_learns():
+    from sklearn.datasets import load_digits
+
+    bunch, test = load_digits(), data.load("digits", size=8).test
+    assert torch.equal(test.images[:, 0], torch.from_numpy(bunch.images[test.index]).float() / 16)
+    assert torch.equal(test.labels, torch.from_numpy(bunch.target[test.index]))
+
+
+def test_fingerprint_is_stable_and_covers_everything():
+    # Not resized, since interpolation may round otherwise on another processor.
+    test = data.load("digits", size=8).test
+    assert test.fingerprint() == "ed49b4d27154c0cf96c71f194d30a3f86cce4fe084078e455ba56eecaa185bd6"
+    assert data.load("digits", size=8).test.fingerprint() == test.fingerprint()
+    for change in ("images", "labels", "index"):
+        other = data.load("digits", size=8).test
+        getattr(other, change)[0] += 1
+        assert other.fingerprint() != test.fingerprint(), change
+    assert data.load("digits", size=16).test.fingerprint() != test.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "name, options, line",
+    [
+        ("digit", {}, "unknown data set 'digit' (did you mean 'digits'?); allowed are digits"),
+        ("digits", {"sise": 8}, "data set digits has no option 'sise'; allowed are size, channels, "),
+        ("digits", {"size": 7}, "data.size=7: the originals have 8 pixels a side; at least 8"),
+        ("digits", {"channels": 2}, "data.channels=2: digits come in 1 or 3 channels"),
+        ("digits", {"classes": 9}, "data.classes=9: digits have 10 classes"),
+    ],
+)
+def test_bad_options_are_one_line(name, options, line):
+    with pytest.raises(ValueError) as error:
+        data.load(name, **options)
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,160 @@
+"""The ledger's promise: what it gives back is what was put in, or nothing; and the referee's and judge's verdicts."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch import nn
+
+from s2snet import weights
+from s2snet.data import Images
+from s2snet.evaluation.cells import Cell
+from s2snet.evaluation.engine import Engine, chunks
+from s2snet.evaluation.ledger import Ledger
+from s2snet.evaluation.referee import distances, verdict
+from s2snet.evaluation.schema import CLEAN, MEASURED_SCHEMA
+from s2snet.models import Defended
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    held = Ledger(tmp_path / "ledger")
+    yield held
+    held.close()
+
+
+def some_rows(count: int = 6) -> pa.Table:
+    random = np.random.default_rng(0)
+    columns = {field.name: random.integers(0, 5, count) for field in MEASURED_SCHEMA}
+    return pa.table(columns).cast(MEASURED_SCHEMA)
+
+
+def some_tensors() -> dict:
+    draw = torch.Generator().manual_seed(0)
+    return {"adversarial": torch.rand(3, 1, 4, 4, generator=draw), "image": torch.tensor([4, 5, 6])}
+
+
+def test_ledger_gives_back_what_was_put_in(ledger):
+    assert ledger.judged("k", "j", 0) is None
+    assert ledger.crafted("k", 0) is None
+    ledger.keep_judged("k", "j", 0, some_rows())
+    ledger.keep_crafted("k", 0, some_tensors())
+    assert ledger.judged("k", "j", 0).equals(some_rows())
+    assert all(torch.equal(ledger.crafted("k", 0)[name], tensor) for name, tensor in some_tensors().items())
+    assert ledger.judged("k", "j", 1) is ledger.judged("k", "i", 0) is ledger.crafted("l", 0) is None
+    assert not ledger.damaged
+
+
+def test_not_a_number_is_kept_too(ledger):
+    rows = some_rows().set_column(5, "margin", pa.array([float("nan")] * 6, pa.float32()))
+    ledger.keep_judged("k", "j", 0, rows)
+    assert np.isnan(ledger.judged("k", "j", 0)["margin"].to_numpy()).all()
+
+
+@pytest.mark.parametrize("kind", ["judged", "crafted"])
+def test_no_flipped_bit_gives_other_content(ledger, kind):
+    """Of 150 places spread over the file: the same content comes back, or the file is set aside."""
+    if kind == "judged":
+        ledger.keep_judged("k", "j", 0, some_rows())
+    else:
+        ledger.keep_crafted("k", 0, some_tensors())
+    (path,) = [path for path in ledger.folder.rglob("00000.*") if path.is_file()]
+    content = path.read_bytes()
+    noticed = 0
+    for place in np.linspace(0, len(content) - 1, 150).astype(int):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << (int(place) % 8)
+        path.write_bytes(flipped)
+        got = ledger.judged("k", "j", 0) if kind == "judged" else ledger.crafted("k", 0)
+        noticed += got is None
+        if got is None:
+            assert not path.exists()
+        elif kind == "judged":
+            assert got.equals(some_rows()), place
+        else:
+            assert all(torch.equal(got[name], tensor) for name, tensor in some_tensors().items()), place
+    assert noticed == len(ledger.damaged) > 50
+
+
+def test_a_lock_ends_with_its_run(tmp_path):
+    first = Ledger(tmp_path / "ledger")
+    with pytest.raises(ValueError, match="in use by another run"):
+        Ledger(tmp_path / "ledger")
+    first.close()
+    Ledger(tmp_path / "ledger").close()
+
+
+def test_chunks_are_consecutive_and_cover_the_selection():
+    images = Images(torch.rand(25, 1, 2, 2), torch.zeros(25).long(), torch.arange(25), ["0"])
+    assert [list(part) for part in chunks(images, 10, 23)] == [
+        list(range(10)), list(range(10, 20)), list(range(20, 23))
+    ]  # fmt: skip
+    assert [place for part in chunks(images, 7, 99) for place in part] == list(range(25))
+
+
+EPS = {"linf": 0.1, "l2": 0.3, "l1": 0.7}
+
+
+@pytest.mark.parametrize("norm", EPS)
+def test_the_referee_measures_without_slack(norm):
+    """In float64: at the radius is inside, the next number beyond it is outside."""
+    images = torch.zeros(2, 1, 1, 1)
+    eps = float(torch.tensor(EPS[norm]))
+    at = torch.full_like(images, eps)
+    assert verdict(images, at, norm, eps).ok
+    at[1] = torch.nextafter(at[1], torch.tensor(1.0))
+    ruling = verdict(images, at, norm, eps)
+    assert not ruling.ok
+    assert ruling.reason.startswith(f"1 of 2 images outside the {norm} ball by up to ")
+
+
+def test_distances_by_hand():
+    clean = torch.tensor([[0.0, 0.5], [1.0, 0.0]])
+    moved = torch.tensor([[0.3, 0.1], [1.0, 0.0]])
+    found = distances(clean, moved)
+    expected = {"linf": [0.4, 0.0], "l2": [0.5, 0.0], "l1": [0.7, 0.0], "l2_normalised": [1.0, 0.0]}
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], torch.tensor(values).double(), rtol=1e-6, atol=1e-7)
+
+
+class Answers(nn.Module):
+    """Answers the same logits to whatever comes."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, images):
+        return self.logits[: len(images)]
+
+
+def judged_clean(ledger, logits: list[list[float]], labels: list[int]) -> list[dict]:
+    """The rows of clean images before a judge with these answers."""
+    count = len(labels)
+    images = Images(torch.rand(count, 1, 2, 2), torch.tensor(labels), torch.arange(count) + 100, ["a", "b"])
+    defences = {"d": Defended(None, Answers(logits))}
+    cell = Cell({"attack": "none"}, None, None, "none", [(CLEAN, "", ("d",))])
+    judges = {"d": weights.fingerprint(defences["d"])}
+    nothing = lambda *_: None  # noqa: E731
+    engine = Engine([cell], defences, judges, images, ledger, 10, count, 0, nothing, nothing, torch.device("cpu"))
+    engine.run()
+    assert cell.status == "done", cell.reason
+    return engine.rows().to_pylist()
+
+
+def test_a_judge_that_answers_nan_is_never_right(ledger):
+    """argmax of NaN is a class like any other: it must not be the label by chance."""
+    nan, inf = float("nan"), float("inf")
+    logits = [[nan, nan], [nan, 0.0], [0.0, nan], [inf, 0.0], [0.0, -inf], [2.0, 0.0], [0.0, 2.0]]
+    rows = judged_clean(ledger, logits, labels=[0] * len(logits))
+    assert [row["prediction"] for row in rows] == [-1, -1, -1, -1, -1, 0, 1]
+    assert [row["correct"] for row in rows] == [False] * 5 + [True, False]
+    assert [np.isnan(row["confidence"]) for row in rows] == [True] * 5 + [False] * 2
+
+
+def test_margin_and_confidence_by_hand(ledger):
+    first, second = judged_clean(ledger, [[3.0, 1.0], [3.0, 1.0]], labels=[0, 1])
+    assert (first["margin"], second["margin"]) == (2.0, -2.0)
+    assert first["confidence"] == second["confidence"] == pytest.approx(1 / (1 + np.exp(-2)), rel=1e-6)
+    assert (first["image"], second["image"]) == (100, 101)
+    assert (first["correct"], second["correct"]) == (True, False)

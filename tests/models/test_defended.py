@@ -1,0 +1,79 @@
+"""`Defended`, freezing, and building modules by name: what every module of MODULES must do."""
+
+import json
+
+import pytest
+import torch
+
+from s2snet.models import AUTOENCODERS, CLASSIFIERS, MODULES, Defended, Identity, build, freeze
+
+SMALL = {"segnet": {"channels": 1, "widths": [2, 4], "convs": [1, 1], "mean": [0.5], "std": [0.5]}}
+
+
+def small(name: str):
+    return build(name, **SMALL.get(name, {})).eval()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_keep_what_they_were_built_from(name):
+    module = small(name)
+    assert module.config["name"] == name
+    assert module.config == json.loads(json.dumps(module.config))
+    again = build(**module.config)
+    assert again.config == module.config
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("size", [28, 33, 64])
+def test_classifiers_give_logits_for_any_size(name, size):
+    with torch.no_grad():
+        logits = small(name)(torch.rand(2, 1, size, size))
+    assert logits.shape == (2, 10)
+    assert logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+@pytest.mark.parametrize("size", [28, 33, 64])
+def test_purifiers_keep_the_shape(name, size):
+    images = torch.rand(2, 1, size, size)
+    with torch.no_grad():
+        assert small(name)(images).shape == images.shape
+
+
+@pytest.mark.parametrize(
+    "name, options, line",
+    [
+        ("segnet_smal", {}, "unknown module 'segnet_smal' (did you mean 'segnet_small'?); allowed are "),
+        ("os.system", {}, "unknown module 'os.system'; allowed are "),
+        ("small_cnn", {"width": [4]}, "small_cnn has no option 'width' (did you mean 'widths'?); allowed are "),
+    ],
+)
+def test_unknown_names_and_options_are_one_line(name, options, line):
+    with pytest.raises(ValueError) as error:
+        build(name, **options)
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+def test_defended_is_the_classifier_on_the_purified_image():
+    purifier, classifier = small("segnet_small"), small("small_cnn")
+    images = torch.rand(3, 1, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(Defended(purifier, classifier)(images), classifier(purifier(images)))
+        assert torch.equal(Defended(None, classifier)(images), classifier(images))
+        assert not torch.equal(classifier(purifier(images)), classifier(images))
+    assert Defended(purifier, classifier).has_purifier
+    assert not Defended(None, classifier).has_purifier
+    assert torch.equal(Identity()(images), images)
+
+
+def test_freeze_is_eval_without_gradients():
+    module = freeze(small("small_cnn").train())
+    assert not any(part.training for part in module.modules())
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    images = torch.rand(4, 1, 16, 16, requires_grad=True)
+    module(images).sum().backward()
+    assert images.grad.abs().sum() > 0  # gradients pass through it all the same
+    assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())

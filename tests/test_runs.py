@@ -1,0 +1,37 @@
+"""Where weights lie: names of runs, folders of runs, flat released files."""
+
+from s2snet import runs
+
+NETWORKS = ({"name": "small_cnn"}, {"name": "segnet_small"})
+
+
+def test_names_follow_from_kind_and_networks():
+    assert {kind: runs.run_name(kind, *NETWORKS) for kind in runs.KINDS.values()} == {
+        "classifier": "classifier-small_cnn",
+        "autoencoder": "autoencoder-segnet_small",
+        "s2snet": "s2snet-segnet_small-small_cnn",
+        "adversarial": "adversarial-small_cnn",
+    }
+
+
+def test_shelf_finds_folders_and_flat_files(tmp_path):
+    shelf = runs.Shelf(tmp_path)
+    assert shelf.is_empty()
+    assert runs.Shelf(tmp_path / "nowhere").is_empty()
+    assert shelf.path("classifier", *NETWORKS) == tmp_path / "classifier-small_cnn" / runs.WEIGHTS
+    flat = tmp_path / "classifier-small_cnn.safetensors"
+    flat.touch()
+    assert shelf.path("classifier", *NETWORKS) == flat
+    assert not shelf.is_empty()
+
+
+def test_a_folder_without_weights_is_empty(tmp_path):
+    (tmp_path / "classifier-small_cnn" / "checkpoints").mkdir(parents=True)
+    assert runs.Shelf(tmp_path).is_empty()
+    (tmp_path / "classifier-small_cnn" / runs.WEIGHTS).touch()
+    assert not runs.Shelf(tmp_path).is_empty()
+
+
+def test_released_weights_lie_in_the_project():
+    assert runs.released().is_dir()
+    assert runs.released().name == "released"

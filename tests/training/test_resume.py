@@ -1,0 +1,153 @@
+"""A run that is killed and resumed has the weights of one that was not, bit for bit; and bad resumption is refused."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import forked, kill_self, train
+
+from s2snet import weights
+from s2snet.training.stage import Stage
+
+STEPS = 5  # of 256 images an epoch
+FEW = ["stage=classifier", "classifier.dropout=0.3", "recipes.classifier.batch_size=256", "recipes.classifier.shift=2"]
+KILLED_AT = 8
+
+
+def few(*words: str) -> list[str]:
+    return [*FEW, "recipes.classifier.epochs=3", *words]
+
+
+def state(path) -> dict:
+    return weights.load(path).state_dict()
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def killed_at(step: int, *words: str) -> None:
+    """The run in a process of its own that gets SIGKILL before that step."""
+    started = Stage.on_train_batch_start
+
+    def start(self, batch, batch_index):
+        if self.global_step == step:
+            kill_self()
+        started(self, batch, batch_index)
+
+    def run():
+        Stage.on_train_batch_start = start
+        train(*words)
+
+    assert os.WTERMSIG(forked(run)) == 9
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The weights of the run that nothing happened to, and what its metrics.csv says."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    path = train(*few(f"output={folder / 'run'}"))
+    return state(path), (path.parent / "metrics.csv").read_text()
+
+
+# From an epoch's end; from its middle; from a checkpoint written after an epoch's last step; and with workers.
+@pytest.mark.parametrize(
+    "save_every, workers, resumed_from", [("null", 0, 5), ("3", 0, 6), ("2", 2, 8), (str(STEPS), 0, 5)]
+)
+def test_killed_and_resumed_is_bit_equal(save_every, workers, resumed_from, uninterrupted, capfd):
+    words = few("output=run", f"recipes.classifier.save_every={save_every}", f"trainer.workers={workers}")
+    killed_at(KILLED_AT, *words)
+    assert not os.path.exists("run/weights.safetensors")
+    path = train(*words, "ckpt_path=last")
+    said = capfd.readouterr().err
+    assert f"resuming run/checkpoints/last.ckpt: epoch {(resumed_from - 1) // STEPS}, step {resumed_from}" in said
+    assert same(state(path), uninterrupted[0])
+
+
+def test_seeds_differ_and_repeat(uninterrupted):
+    """Seed 0 is a seed too."""
+    assert same(state(train(*few("output=a"))), uninterrupted[0])
+    others = [state(train(*few("output=b", "seed=1"))), state(train(*few("output=c", "seed=1")))]
+    assert same(*others)
+    assert not same(others[0], uninterrupted[0])
+
+
+@pytest.mark.parametrize("stage, recipe", [("1", "stage1"), ("2", "stage2"), ("adversarial", "adversarial")])
+def test_same_command_same_bytes_and_resumable(stage, recipe, trained):
+    words = [f"stage={stage}", f"runs={trained}", *(f"recipes.{recipe}.{key}" for key in ("batch_size=256", "epochs=2"))]
+    first = train(*words, "output=first")
+    save_often = f"recipes.{recipe}.save_every=4"
+    killed_at(7, *words, "output=second", save_often)
+    second = train(*words, "output=second", save_often, "ckpt_path=last")
+    assert same(state(first), state(second))
+    third = train(*words, "output=third")
+    assert third.read_bytes() == first.read_bytes()
+
+
+def test_resumed_metrics_do_not_lose_what_was_measured_before(uninterrupted):
+    words = few("output=run")
+    killed_at(KILLED_AT, *words)
+    before = Path("run/metrics.csv").read_text()
+    train(*words, "ckpt_path=last")
+    lines = Path("run/metrics.csv").read_text().splitlines()
+    assert set(uninterrupted[1].splitlines()) <= set(lines)
+    assert len(before.splitlines()) > 2
+
+
+def test_nothing_to_go_on_from_is_refused():
+    with pytest.raises(ValueError) as error:
+        train(*few("output=run", "ckpt_path=last"))
+    assert str(error.value) == (
+        "ckpt_path=last: nothing to go on from, no run/checkpoints/last.ckpt; leave ckpt_path out to start anew"
+    )
+    with pytest.raises(ValueError, match=r"ckpt_path=other.ckpt: nothing to go on from, no other.ckpt"):
+        train(*few("output=run", "ckpt_path=other.ckpt"))
+    assert not os.path.exists("run")
+
+
+def test_folders_and_commands_that_do_not_go_together_are_refused(trained):
+    words = few("output=run")
+    killed_at(KILLED_AT, *words)
+    with pytest.raises(ValueError) as error:
+        train(*words)
+    assert str(error.value) == "run holds an interrupted run: ckpt_path=last goes on, overwrite=true trains anew"
+    with pytest.raises(ValueError, match=r"is of another stage than stage=1"):
+        train("stage=1", "output=run", "ckpt_path=last")
+    train(*words, "ckpt_path=last")
+    with pytest.raises(ValueError) as error:
+        train(*words)
+    assert str(error.value) == "run holds a finished run: overwrite=true trains again, output=FOLDER elsewhere"
+    with pytest.raises(ValueError) as error:
+        train(*words, "ckpt_path=last")
+    assert str(error.value) == "ckpt_path=last: the run in run is finished; overwrite=true trains it again"
+
+
+def test_an_overwriting_run_that_is_interrupted_can_be_resumed(uninterrupted):
+    """What the earlier run left must not pass for this one's."""
+    train(*few("output=run", "seed=7"))
+    words = few("output=run")
+    killed_at(KILLED_AT, *words, "overwrite=true")
+    assert not os.path.exists("run/weights.safetensors")
+    assert same(state(train(*words, "ckpt_path=last")), uninterrupted[0])
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 torn"])
+def test_damaged_checkpoints_are_one_line(content):
+    os.makedirs("run/checkpoints")
+    with open("run/checkpoints/last.ckpt", "wb") as file:
+        file.write(content)
+    with pytest.raises(ValueError) as error:
+        train(*few("output=run", "ckpt_path=last"))
+    assert str(error.value) == (
+        "ckpt_path=last: run/checkpoints/last.ckpt is damaged, or no checkpoint of this project"
+    )
+
+
+def test_every_checkpoint_loads_without_executing_anything(trained):
+    checkpoints = sorted(trained.rglob("*.ckpt"))
+    assert len(checkpoints) == 4
+    for path in checkpoints:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        assert state["hyper_parameters"]["seed"] == 0
+        assert type(state["hyper_parameters"]["recipe"]) is dict
