@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import train
+from tiny import ROOT, train
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -16,6 +16,7 @@ def _one_thread():
 def _own_folder(tmp_path, monkeypatch):
     """Tests run in an empty folder, so that nothing passes because the repository happens to be there."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for processes of their own, whether the package is installed or not
     for variable in ("S2SNET_DATA", "WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
 

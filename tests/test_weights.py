@@ -1,12 +1,13 @@
 """Weights files: what goes in comes out bit for bit, nothing in them is executed, and bad ones are one line."""
 
 import json
+import resource
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny import run_python
+from tiny import forked, run_python
 
 import s2snet
 from s2snet import weights
@@ -225,4 +226,20 @@ def test_a_save_that_fails_leaves_the_old_file(saved, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         weights.save(module_of(seed=1), saved)
+    assert saved.read_bytes() == before
+
+
+def test_a_disk_without_room_is_one_line_and_leaves_the_old_file(saved):
+    """The limit on a file's size makes the system itself refuse the write."""
+    before = saved.read_bytes()
+
+    def save():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        with pytest.raises(OSError) as error:
+            weights.save(module_of(seed=1), saved)
+        assert str(saved) in str(error.value)
+        assert "\n" not in str(error.value)
+
+    assert forked(save) == 0
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
     assert saved.read_bytes() == before

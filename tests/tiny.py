@@ -88,7 +88,7 @@ def run_python(*words: str, folder: Path | str = ".", timeout: int = 120, **envi
     return subprocess.run(
         [sys.executable, *words],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", **environment},
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -25,9 +25,7 @@ def check(
         )
     for name, classes in (("labels", labels), ("targets", targets)):
         if classes is not None and (classes.dtype != torch.int64 or classes.shape != images.shape[:1]):
-            raise ValueError(
-                f"{name} are {classes.dtype} {tuple(classes.shape)}; attacks want int64 ({len(images)},)"
-            )
+            raise ValueError(f"{name} are {classes.dtype} {tuple(classes.shape)}; attacks want int64 ({len(images)},)")
     if images.numel() and not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(
             f"images reach from {images.min():.9g} to {images.max():.9g}; attacks want [0, 1]. Put the "

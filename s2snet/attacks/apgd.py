@@ -44,9 +44,9 @@ def apgd(
     """
     check(images, labels, targets, norm, apgd.norms, eps, steps=steps, restarts=restarts, draws=draws)
     if targets is not None and target_classes:
-        raise ValueError(
-            f"target_classes={target_classes} together with targets: the targets say which class"
-        )
+        raise ValueError(f"target_classes={target_classes} together with targets: the targets say which class")
+    if target_classes < 0:
+        raise ValueError(f"target_classes={target_classes}: 0 is none, above are so many")
     noise = Noise() if noise is None else noise
     checkpoints = _checkpoints(steps)
     with untouched(model, noise.seed):
@@ -69,9 +69,8 @@ def apgd(
             top_x, top_gradient = x, torch.zeros_like(x)
             top = x.new_full((len(rows),), -torch.inf)  # the loss's highest value in this run, fooling or not
             last, rises, top_then = top, torch.zeros_like(top), top
-            halved = torch.ones_like(
-                top, dtype=torch.bool
-            )  # so that the first checkpoint asks for rising steps only
+            # True, so that the first checkpoint asks for rising steps only
+            halved = torch.ones_like(top, dtype=torch.bool)
             for step in range(steps):
                 if not len(rows):
                     break
@@ -94,8 +93,7 @@ def apgd(
                 rises = rises + (value > last) if step else rises
                 last = value
                 if step in checkpoints:
-                    # condition 1: too few steps rose; condition 2: neither the size nor the best loss has
-                    # moved
+                    # condition 1: too few steps rose; condition 2: neither size nor best loss has moved
                     slow = rises < rho * (step - checkpoints[step])
                     halve = slow | (~halved & (top <= top_then))
                     size = torch.where(halve, size / 2, size)

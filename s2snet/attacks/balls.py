@@ -134,18 +134,16 @@ def _inwards(images: Tensor, shift: float) -> Tensor:
 def _nearest_l1(delta: Tensor, images: Tensor, eps: float) -> Tensor:
     """The point of l1 ball and box nearest to images + delta (in l2), as a difference from the images.
 
-    It is sign(delta) min(max(|delta| - cut, 0), room) with the one `cut` >= 0 that makes its length eps. That length
-    falls piecewise linearly in `cut`, with corners at |delta| and |delta| - room: sorted, the piece is read
-    off.
+    It is sign(delta) min(max(|delta| - cut, 0), room) with the one `cut` >= 0 that makes its length eps. That
+    length falls piecewise linearly in `cut`, with corners at |delta| and |delta| - room: sorted, the piece is
+    read off.
     """
     size = delta.abs().flatten(1)
     room = torch.where(delta > 0, 1 - images, images).flatten(1)
     corners, order = torch.cat([size, size - room], dim=1).sort(dim=1, descending=True)
     slope = torch.where(order < size.shape[1], 1.0, -1.0).to(size).cumsum(dim=1)[:, :-1]
     length = torch.cat([slope.new_zeros(len(slope), 1), slope * -corners.diff(dim=1)], dim=1).cumsum(dim=1)
-    place = torch.searchsorted(length, length.new_full((len(length), 1), eps)).clamp(
-        1, max(1, length.shape[1] - 1)
-    )
+    place = torch.searchsorted(length, length.new_full((len(length), 1), eps)).clamp(1, max(1, length.shape[1] - 1))
     rise = slope.gather(1, place - 1).clamp(min=1)  # a piece that crosses eps rises
     cut = corners.gather(1, place - 1) - (eps - length.gather(1, place - 1)) / rise
     inside = torch.minimum(size, room).sum(dim=1, keepdim=True) <= eps

@@ -63,9 +63,7 @@ def cw(
         steepness = dual_length(gradient, norm).clamp(min=1e-15)
         weights, rates = images.new_zeros(len(images)), images.new_zeros(len(images))
         weights[everyone] = 2 * guess / steepness if weight is None else weight
-        largest = (
-            gradient.flatten(1).abs().amax(dim=1) / steepness * guess
-        )  # pixel of the linear model's solution
+        largest = gradient.flatten(1).abs().amax(dim=1) / steepness * guess  # pixel of the linear model's solution
         rates[everyone] = (0.2 * largest).clamp(1e-6, 0.1) if step_size is None else step_size
         finest = rates
         low, high = torch.zeros_like(weights), torch.full_like(weights, torch.inf)
@@ -73,9 +71,7 @@ def cw(
             rows = everyone
             start = w = torch.atanh((2 * images[rows] - 1) / _WIDE)
             mean, square = torch.zeros_like(w), torch.zeros_like(w)
-            before = lowest = w.new_full(
-                (len(rows),), torch.inf
-            )  # of the tenths of the run before and under way
+            before = lowest = w.new_full((len(rows),), torch.inf)  # of the tenths of the run before and under way
             won = late = torch.zeros(len(images), dtype=torch.bool, device=images.device)
             for step in range(steps):
                 raw = 0.5 + 0.5 * _WIDE * torch.tanh(w)

@@ -68,9 +68,11 @@ def deepfool(
             if step == steps or fools.all():
                 break
             # what each boundary lacks to be crossed, and the gradient of that
-            top = logits.detach().argmax(dim=1, keepdim=True)
-            wanted = others[rows] if targets is None else targets[rows][:, None]
-            present = labels[rows][:, None] if targets is None else top
+            if targets is None:
+                wanted, present = others[rows], labels[rows][:, None]
+            else:
+                wanted = targets[rows][:, None]
+                present = logits.detach().scatter(1, wanted, -torch.inf).argmax(dim=1, keepdim=True)
             gains = logits.gather(1, wanted) - logits.gather(1, present)
             # all images go back together; those that fool already are dropped after it
             slopes = torch.stack(
@@ -137,9 +139,7 @@ def _check_subspace(subspace: Tensor | None, images: Tensor, norm: str, box: boo
         return
     pixels = images[:1].numel() if len(images) else subspace.shape[0]
     if norm != "l2" or subspace.dim() != 2 or subspace.shape[0] != pixels:
-        raise ValueError(
-            f"subspace {tuple(subspace.shape)} with norm={norm!r}: it is [{pixels}, d], and the norm l2"
-        )
+        raise ValueError(f"subspace {tuple(subspace.shape)} with norm={norm!r}: it is [{pixels}, d], and the norm l2")
     columns = subspace.detach().double()
     if not torch.allclose(columns.T @ columns, torch.eye(columns.shape[1]).to(columns), atol=1e-4):
         raise ValueError("subspace: its columns are not orthonormal (torch.linalg.qr makes them so)")

@@ -64,9 +64,7 @@ def fmn(
                 rest = closest.lack(rows) / dual_length(gradient, norm).clamp(min=1e-30)
                 linear = distance(x, clean, norm).to(radius.dtype) + rest
                 linear = torch.maximum(torch.minimum(linear, 2 * radius), (1 + gamma) * radius)
-                breathed = torch.where(
-                    fools, torch.minimum(radius, nearest) * (1 - breath), radius * (1 + breath)
-                )
+                breathed = torch.where(fools, torch.minimum(radius, nearest) * (1 - breath), radius * (1 + breath))
                 radius = torch.where(nearest.isfinite(), breathed, linear)
             size = longest * (0.01 + 0.99 * fall)
             step_to = unit(gradient) if norm == "l2" else gradient.sign()

@@ -9,7 +9,7 @@ from s2snet.attacks.losses import fooled, named
 
 
 class Passes:
-    """How many forward and backward passes each image of a batch took; an attack fills the one it is given."""
+    """How many forward and backward passes each image of a batch took; an attack fills what it is given."""
 
     def __init__(self, batch: int):
         self.forwards = torch.zeros(batch, dtype=torch.int32)
@@ -43,9 +43,7 @@ class Prober:
         )
         self.passes = Passes(len(labels)) if passes is None else passes
         if len(self.passes.forwards) != len(labels):
-            raise ValueError(
-                f"passes are for {len(self.passes.forwards)} images; the batch has {len(labels)}"
-            )
+            raise ValueError(f"passes are for {len(self.passes.forwards)} images; the batch has {len(labels)}")
         self.aims: Tensor | None = targets
         self.logits: Tensor | None = None
 
@@ -62,14 +60,9 @@ class Prober:
                 f"the module answers {tuple(logits.shape)} to {len(x)} images; attacks want logits [B, K], K > 1"
             )
         for name, classes in zip(("label", "target"), self.classes(rows), strict=True):
-            if (
-                classes is not None
-                and len(classes)
-                and not 0 <= classes.min() <= classes.max() < logits.shape[1]
-            ):
+            if classes is not None and len(classes) and not 0 <= classes.min() <= classes.max() < logits.shape[1]:
                 raise ValueError(
-                    f"{name}s reach from {classes.min()} to {classes.max()}; "
-                    f"the module knows {logits.shape[1]} classes"
+                    f"{name}s reach from {classes.min()} to {classes.max()}; the module knows {logits.shape[1]} classes"
                 )
         self.passes.forwards[rows.cpu()] += 1
         return logits

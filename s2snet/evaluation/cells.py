@@ -12,7 +12,7 @@ from torch import nn
 
 from s2snet.attacks import ATTACKS, LOSSES
 from s2snet.evaluation.schema import CLEAN, SCHEMA_VERSION
-from s2snet.threats import THREATS, Attempt
+from s2snet.threats import ROUTES, THREATS, Attempt
 
 # What the engine gives an attack; everything else is an option from the settings.
 _GIVEN = ("model", "images", "labels", "eps", "norm", "noise", "targets", "leave_early", "passes")
@@ -74,6 +74,9 @@ def attempts(defences: dict[str, nn.Module], threats: dict[str, Any], fingerprin
     for label, threat in threats.items():
         if threat["name"] not in THREATS:
             raise ValueError(f"threat.{label}.name={threat['name']}: allowed are {', '.join(THREATS)}")
+        for route in threat["routes"]:
+            if route not in ROUTES:
+                raise ValueError(f"threat.{label}.routes={route}: allowed are {', '.join(ROUTES)}")
         found += THREATS[threat["name"]](defences, threat["routes"], fingerprint)
     return found
 

@@ -47,7 +47,7 @@ def load(name: str, title: str, purifier: str | None, classifier: str, found: ru
             raise ValueError(f"defence.{name}.{role}={parts[role]}: holds a {holds}; allowed are {', '.join(known)}")
     module = Defended(modules.get("purifier"), modules["classifier"]).eval()
     about = " behind ".join(f"{part.config['name']} (stage {part.header['stage']})" for part in modules.values())
-    return Defence(name, title, module, [str(path) for path in parts.values()], weights.fingerprint(module), about)
+    return Defence(name, title, module, [_shown(path) for path in parts.values()], weights.fingerprint(module), about)
 
 
 def tuned_to_another(defence: Defence) -> str | None:
@@ -75,3 +75,9 @@ def _path(name: str, role: str, wanted: str, found: runs.Shelf, networks: dict[s
             f"defence.{name}.{role}={wanted}: neither a weights file nor one of {', '.join(runs.KINDS.values())}"
         )
     return path
+
+
+def _shown(path: Path) -> str:
+    """The path as a reader of the result can use it: from the working folder where it lies below that."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -34,7 +34,8 @@ class Chunk:
 
 def chunks(images: Images, size: int, count: int) -> list[range]:
     """The places of each chunk of the first `count` images."""
-    return [range(start, min(start + size, count)) for start in range(0, min(count, len(images)), size)]
+    count = min(count, len(images))
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def deterministic(module: nn.Module, images: Tensor) -> bool:

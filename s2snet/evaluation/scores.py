@@ -21,9 +21,7 @@ NAMED_IN_STATUS = 3  # a status names so many missing parts and counts the other
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval (low, high) of a share of n. n = 0 is a ValueError: no images, no share."""
     if n < 1 or not 0 <= successes <= n:
-        raise ValueError(
-            f"{successes} of {n} is no share; successes must lie in 0..n and n must be 1 or more"
-        )
+        raise ValueError(f"{successes} of {n} is no share; successes must lie in 0..n and n must be 1 or more")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence} does not lie between 0 and 1")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
@@ -85,9 +83,7 @@ def table(rows: pa.Table, cells: list[dict]) -> list[dict]:
 def collect(rows: pa.Table, cells: list[dict], selected: np.ndarray) -> dict[tuple, list[Part]]:
     """{label: its parts, one per crafted key}, from the rows and from the cells that have none."""
     parts: dict[tuple, dict[str, Part]] = {}
-    grouped = rows.group_by([*LABEL, "crafted"], use_threads=False).aggregate(
-        [("image", "list"), ("correct", "list")]
-    )
+    grouped = rows.group_by([*LABEL, "crafted"], use_threads=False).aggregate([("image", "list"), ("correct", "list")])
     names = [grouped[column].to_pylist() for column in (*LABEL, "crafted")]
     for i, (*names_of_label, crafted) in enumerate(zip(*names, strict=True)):
         label = label_of(dict(zip(LABEL, names_of_label, strict=True)))

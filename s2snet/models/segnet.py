@@ -65,9 +65,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The encoder in mirror: unpool, conv-BatchNorm-ReLU; the last layer is a bare 1x1 convolution."""
 
-    def __init__(
-        self, channels: int, widths: Sequence[int], convs: Sequence[int], unpool: str, bn_momentum: float
-    ):
+    def __init__(self, channels: int, widths: Sequence[int], convs: Sequence[int], unpool: str, bn_momentum: float):
         super().__init__()
         self.convs = tuple(convs)
         self.unpool = unpool
@@ -151,7 +149,7 @@ def segnet_small(
     channels: int = 1,
     widths: Sequence[int] = (16, 32, 64),
     convs: Sequence[int] = (1, 1, 2),
-    unpool: str = "indices",
+    unpool: str = "nearest",
     mean: Sequence[float] = (0.5,),
     std: Sequence[float] = (0.5,),
     bn_momentum: float = 0.1,

@@ -57,35 +57,23 @@ def needed(model: Linear, images: Tensor, labels: Tensor, norm: str) -> Tensor:
     weights, bias = model.weights.detach().double(), model.bias.detach().double()
     images = images.flatten(1).double()
     logits = images @ weights.T + bias
-    result = torch.full((len(images),), torch.inf, dtype=torch.float64)
-    for k in range(len(images)):
-        for other in range(len(weights)):
-            if other != labels[k]:
-                slope = weights[other] - weights[labels[k]]
-                lack = float(logits[k, labels[k]] - logits[k, other])
-                result[k] = min(result[k], _distance(slope, lack, images[k], norm))
-    return result
-
-
-def _distance(slope: Tensor, lack: float, image: Tensor, norm: str) -> float:
-    """Least length of a move inside the box that raises slope . x by `lack`."""
-    size, room = slope.abs(), torch.where(slope > 0, 1 - image, image)
-    if float((size * room).sum()) < lack:
-        return float("inf")
-    if norm == "l1":  # the steepest pixels first, each to the box
-        order = size.argsort(descending=True)
-        gain, used, total = size[order] * room[order], 0.0, 0.0
-        for rise, where in zip(gain.tolist(), order.tolist(), strict=True):
-            part = min(1.0, (lack - used) / rise) if rise > 0 else 0.0
-            total += part * float(room[where])
-            used += part * rise
-            if used >= lack * (1 - 1e-15):
-                break
-        return total
-    low, high = 0.0, 1e6
-    for _ in range(200):  # bisection over how far each pixel wants to go
-        middle = (low + high) / 2
-        move = torch.minimum(middle * (size if norm == "l2" else torch.ones_like(size)), room)
-        low, high = (middle, high) if float((size * move).sum()) < lack else (low, middle)
-    move = torch.minimum(high * (size if norm == "l2" else torch.ones_like(size)), room)
-    return float(move.norm() if norm == "l2" else move.max())
+    slope = weights[None] - weights[labels][:, None]  # [B, K, n], what each class gains on the label
+    lack = (logits.gather(1, labels[:, None]) - logits)[:, :, None]
+    size, room = slope.abs(), torch.where(slope > 0, 1 - images[:, None], images[:, None])
+    if norm == "l1":  # the steepest pixels first, each to the box, the last one in part
+        order = size.argsort(dim=2, descending=True)
+        size, room = size.gather(2, order), room.gather(2, order)
+        before = (size * room).cumsum(dim=2) - size * room
+        length = (((lack - before) / size.clamp(min=1e-30)).clamp(min=0).minimum(room)).sum(dim=2)
+    else:  # bisection over how far each pixel wants to go
+        pull = size if norm == "l2" else torch.ones_like(size)
+        low, high = torch.zeros_like(lack), torch.full_like(lack, 1e6)
+        for _ in range(90):
+            middle = (low + high) / 2
+            enough = (size * (middle * pull).minimum(room)).sum(dim=2, keepdim=True) >= lack
+            low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+        move = (high * pull).minimum(room)
+        length = move.norm(dim=2) if norm == "l2" else move.amax(dim=2)
+    out_of_reach = (size * room).sum(dim=2) < lack[:, :, 0]
+    length = length.masked_fill(out_of_reach, torch.inf)
+    return length.scatter(1, labels[:, None], torch.inf).amin(dim=1)

@@ -23,9 +23,7 @@ def case(seed: int, reach: float, pixels: int = 24):
     draw = torch.Generator().manual_seed(seed)
     images = torch.rand(5, 2, pixels // 2, generator=draw)
     kind = torch.randint(4, images.shape, generator=draw)
-    images = torch.where(
-        kind == 0, 0.0, torch.where(kind == 1, 1.0, torch.where(kind == 2, images * 1e-6, images))
-    )
+    images = torch.where(kind == 0, 0.0, torch.where(kind == 1, 1.0, torch.where(kind == 2, images * 1e-6, images)))
     return images, images + reach * torch.randn(images.shape, generator=draw)
 
 

@@ -21,9 +21,7 @@ class Net(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.MaxPool2d(2)
-        )
+        self.body = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.MaxPool2d(2))
         self.dropout = nn.Dropout(0.3)
         self.head = nn.Linear(64, 5)
 
@@ -224,9 +222,7 @@ def test_an_images_result_is_its_own_whatever_is_in_the_batch(name, norm):
     wanted = {"eps": 0.05, "norm": norm, "restarts": 2}
     whole = call(name, model, images, labels, noise=Noise(3, places), **wanted)
     order = torch.tensor([4, 0, 8, 2, 6, 1, 7, 3, 5])
-    mixed = call(
-        name, model, images[order], labels[order], noise=Noise(3, [places[k] for k in order]), **wanted
-    )
+    mixed = call(name, model, images[order], labels[order], noise=Noise(3, [places[k] for k in order]), **wanted)
     assert mixed.allclose(whole[order], atol=2e-5)
     for part in (slice(0, 1), slice(1, 9)):
         one = call(name, model, images[part], labels[part], noise=Noise(3, places[part]), **wanted)

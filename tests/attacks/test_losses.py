@@ -38,9 +38,7 @@ def test_cross_entropy_is_torchs_where_torchs_is_good():
 @pytest.mark.parametrize("targets", [None, TARGETS])
 def test_a_shift_of_the_logits_and_log_softmax_change_nothing(name, targets):
     for moved in (LOGITS - 100, LOGITS + 100, LOGITS.log_softmax(dim=1)):
-        assert LOSSES[name](moved, LABELS, targets).allclose(
-            LOSSES[name](LOGITS, LABELS, targets), atol=1e-12
-        )
+        assert LOSSES[name](moved, LABELS, targets).allclose(LOSSES[name](LOGITS, LABELS, targets), atol=1e-12)
 
 
 def test_dlr_and_not_margin_is_free_of_scale():
@@ -63,9 +61,7 @@ def test_losses_rise_exactly_with_success(name, classes):
             assert before.shape == (20,) and before.isfinite().all()
             (gradient,) = torch.autograd.grad(before.sum(), logits)
             logits = (logits + 0.05 * gradient.sign()).detach()
-        if (
-            name == "dlr" and targets is not None
-        ):  # pulls the target above the label, and above no other class
+        if name == "dlr" and targets is not None:  # pulls the target above the label, and above no other class
             lead = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
             assert (lead > 0).all()
         else:

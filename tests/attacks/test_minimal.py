@@ -13,18 +13,14 @@ MEDIAN = {"deepfool": 1.01, "cw": 1.03, "ddn": 1.03, "fmn": 1.03, "lbfgs": 1.05}
 
 
 def in_float64(model, found, labels, targets=None):
-    return fooled(
-        Linear(model.weights.detach().double(), model.bias.double())(found.double()), labels, targets
-    )
+    return fooled(Linear(model.weights.detach().double(), model.bias.double())(found.double()), labels, targets)
 
 
 @pytest.mark.parametrize("box", [False, True])
 @pytest.mark.parametrize("classes", [2, 10])
 @pytest.mark.parametrize(("name", "norm"), MINIMAL_NORMS)
 def test_distances_are_the_closed_forms(name, norm, classes, box):
-    model, images, labels = problem(
-        classes, 49, count=6 if name == "lbfgs" else 40, seed=7, box=box, spread=3
-    )
+    model, images, labels = problem(classes, 49, count=6 if name == "lbfgs" else 40, seed=7, box=box, spread=3)
     radius = needed(model, images, labels, norm)
     found = ATTACKS[name](model, images, labels, norm=norm)
     assert in_float64(model, found, labels).all()
@@ -39,11 +35,8 @@ def test_where_most_pixels_meet_the_box(name, norm):
     """The label's lead is so large that three quarters of the way to the farthest corner is needed."""
     model, images, labels = problem(2, 49, count=4, seed=8, box=True)
     slope = model.weights[1] - model.weights[0]
-    corner = ((slope > 0).float() - images).mul(slope).sum(dim=1) * (
-        labels * -2 + 1
-    )  # gain at class 1's corner
     labels = torch.zeros_like(labels)
-    corner = (((slope > 0).float() - images) * slope).sum(dim=1)
+    corner = (((slope > 0).float() - images) * slope).sum(dim=1)  # the most that class 1 can gain
     with torch.no_grad():
         lead = -(images @ slope).mean() - 0.75 * corner.mean()
         model.bias.copy_(torch.tensor([0.0, 1.0]) * lead)
@@ -78,7 +71,7 @@ def test_a_target_is_reached_at_its_distance(name, norm):
 @pytest.mark.parametrize("name", MINIMAL)
 def test_each_of_many_targets_is_reached(name):
     model, images, labels = problem(5, 49, count=4, seed=10)
-    for shift in (1, 2, 3, 4):
+    for shift in (1, 3):
         targets = (labels + shift) % 5
         found = ATTACKS[name](model, images, labels, norm="l2", targets=targets)
         assert in_float64(model, found, labels, targets).all()
@@ -110,7 +103,7 @@ def test_images_that_are_wrong_already_come_back_at_one_forward(name):
 
 @pytest.mark.parametrize("name", MINIMAL)
 def test_the_last_word_has_a_forward_pass(name):
-    """A module that answers otherwise the second time it sees an image: what fooled only once is a failure."""
+    """A module that answers otherwise the second time it sees an image: fooling once is a failure."""
     linear, images, labels = problem(2, 49, count=3, seed=12)
     seen = {}
 
@@ -171,18 +164,18 @@ def test_binary_images_are_fooled(name):
 def test_abort_early_saves_passes_and_little_else():
     model, images, labels = problem(3, 49, count=8, seed=14)
     short, full = Passes(8), Passes(8)
-    early = cw(model, images, labels, steps=400, passes=short)
-    whole = cw(model, images, labels, steps=400, abort_early=False, passes=full)
+    early = cw(model, images, labels, steps=200, passes=short)
+    whole = cw(model, images, labels, steps=200, abort_early=False, passes=full)
     assert short.backwards.sum() < 0.9 * full.backwards.sum()
     assert (distance(early, images, "l2") / distance(whole, images, "l2")).max() < 1.02
 
 
 def test_a_weight_of_ones_own_is_searched_from_there():
-    model, images, labels = problem(2, 49, count=4, seed=15)
+    model, images, labels = problem(2, 49, count=2, seed=15)
     radius = needed(model, images, labels, "l2")
     for attack in (cw, lbfgs):
         for weight in (1e-4, 1e2):
-            found = attack(model, images, labels, weight=weight, searches=14)
+            found = attack(model, images, labels, weight=weight, searches=10)
             assert (distance(found, images, "l2") / radius).max() <= 1.05
 
 
@@ -195,9 +188,7 @@ def test_a_confined_perturbation_lies_in_its_subspace(d):
     want = lack / (slope @ basis.double()).norm(dim=1)  # the hyperplane's distance within the span
     found = deepfool(model, images, labels, subspace=basis, box=False)
     delta = (found - images).double()
-    assert (delta - delta @ basis.double() @ basis.double().T).norm(dim=1).max() < 1e-5 * (
-        1 + delta.norm(dim=1).max()
-    )
+    assert (delta - delta @ basis.double() @ basis.double().T).norm(dim=1).max() < 1e-5 * (1 + delta.norm(dim=1).max())
     assert fooled(model(found), labels).all()
     assert (distance(found, images, "l2") / want).allclose(torch.ones(6).double(), rtol=0.01)
     boxed = deepfool(model, images, labels, subspace=basis)

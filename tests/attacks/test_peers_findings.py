@@ -57,10 +57,11 @@ def test_linf_images_pass_the_float32_test_and_the_exact_one(name, eps, digits):
 @pytest.mark.parametrize("name", L2)
 def test_l2_images_pass_the_float32_test_and_the_exact_one(name, digits):
     model, _, images, labels = digits
-    found = call(name, model, images[:100], labels[:100], eps=1.0, norm="l2")
-    delta = (found.double() - images[:100].double()).flatten(1)
+    images, labels = 0.3 + 0.4 * images[:100], labels[:100]  # room on both sides
+    found = call(name, model, images, labels, eps=1.0, norm="l2")
+    delta = (found.double() - images.double()).flatten(1)
     assert (numpy.linalg.norm(delta.numpy(), axis=1) <= 1.0).all()
-    assert not ((found - images[:100]).flatten(1).norm(dim=1) > 1.0 + 1e-7).any()  # whose own sum is rounded
+    assert not ((found - images).flatten(1).norm(dim=1) > 1.0 + 1e-7).any()  # whose own sum is rounded
     assert (delta.norm(dim=1) > 0.99).sum() > 50  # and the ball is used
 
 
@@ -117,9 +118,7 @@ def test_an_empty_batch_is_an_empty_batch(name, rest):
 def test_dlr_takes_any_number_of_classes(classes, target_classes):
     model, images, labels = problem(classes, 49, count=5)
     for norm, eps in (("linf", 0.2), ("l2", 1.5)):
-        found = apgd(
-            model, images, labels, eps=eps, norm=norm, loss="dlr", target_classes=target_classes, steps=20
-        )
+        found = apgd(model, images, labels, eps=eps, norm=norm, loss="dlr", target_classes=target_classes, steps=20)
         assert fooled(model(found), labels).all()
 
 
@@ -137,7 +136,7 @@ def test_every_other_class_gets_its_run_and_the_label_none():
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("shift", [-100.0, 100.0])
 def test_a_shift_of_all_logits_changes_no_verdict(name, shift):
-    model, images, labels = problem(4, 49, count=8, seed=20)
+    model, images, labels = problem(4, 49, count=4, seed=20)
     moved = Linear(model.weights.detach(), model.bias.detach() + shift)
     wanted = {"steps": 40, "searches": 6, "eps": 0.1}
     plain, shifted = (call(name, m, images, labels, **wanted) for m in (model, moved))
@@ -148,7 +147,7 @@ def test_a_shift_of_all_logits_changes_no_verdict(name, shift):
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_all_negative_logits_and_log_probabilities_are_as_good(name):
-    model, images, labels = problem(4, 49, count=8, seed=21)
+    model, images, labels = problem(4, 49, count=4, seed=21)
     wanted = {"steps": 40, "searches": 6, "eps": 0.1, "loss": "margin"}
     plain = call(name, model, images, labels, **wanted)
     softened = call(name, lambda x: model(x).log_softmax(dim=1), images, labels, **wanted)
@@ -193,7 +192,7 @@ def test_no_number_near_the_image_is_not_robust(name):
 @pytest.mark.parametrize("name", MINIMAL)
 def test_no_digit_withstands_a_minimal_attack(name, digits):
     model, _, images, labels = digits
-    count = 12 if name == "lbfgs" else 60
+    count = 6 if name == "lbfgs" else 60
     images, labels = images[:count], labels[:count]
     found = call(name, model, images, labels, steps=60, searches=4, norm="l2")
     assert fooled(model.double()(found.double()), labels).all()
@@ -212,9 +211,7 @@ def test_deepfool_does_not_stop_on_the_border(overshoot):
 @pytest.mark.parametrize("norm", fmn.norms)
 def test_fmn_is_at_the_distance_for_every_image(norm):
     model, images, labels = problem(2, 49, count=100, seed=24, spread=4)
-    ratio = distance(fmn(model, images, labels, norm=norm), images, norm) / needed(
-        model, images, labels, norm
-    )
+    ratio = distance(fmn(model, images, labels, norm=norm), images, norm) / needed(model, images, labels, norm)
     assert ratio.isfinite().all() and ratio.min() >= 1 - 1e-9 and ratio.max() <= 1.03
 
 
@@ -235,7 +232,7 @@ def test_cw_moves_pixels_that_are_exactly_zero_or_one(digits):
 @pytest.mark.parametrize("name", MINIMAL)
 def test_a_minimal_distance_is_the_same_alone_and_among_others(name, digits):
     model, _, images, labels = digits
-    count = 6 if name == "lbfgs" else 20
+    count = 3 if name == "lbfgs" else 12
     wanted = {"steps": 30, "searches": 3, "norm": "l2"}
     together = distance(call(name, model, images[:count], labels[:count], **wanted), images[:count], "l2")
     alone = [
@@ -364,9 +361,7 @@ def test_draws_average_over_a_randomised_defence():
     noisy = lambda x: model(x + 4 * torch.randn_like(x).detach() * x)  # noqa: E731
     slope = (model.weights[1 - labels] - model.weights[labels]).detach().sign()
     right = [
-        ((call("fgsm", noisy, images, labels, eps=0.01, draws=draws) - images).sign() == slope)
-        .double()
-        .mean()
+        ((call("fgsm", noisy, images, labels, eps=0.01, draws=draws) - images).sign() == slope).double().mean()
         for draws in (1, 40)
     ]
     assert right[1] > right[0] + 0.15

@@ -159,7 +159,10 @@ def test_leaving_early_makes_no_defence_look_better(trained, quick, monkeypatch)
     monkeypatch.setattr(run, "deterministic", lambda module, images: False)
     patient, _ = evaluate(*QUICK, f"runs={trained}")
     accuracy = [
-        {(line["defence"], line["threat"], line["route"]): line["accuracy"] for line in read_table(folder / "table.csv")}
+        {
+            (line["defence"], line["threat"], line["route"]): line["accuracy"]
+            for line in read_table(folder / "table.csv")
+        }
         for folder in (quick, patient)
     ]
     for key, value in accuracy[0].items():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
@@ -74,6 +75,16 @@ def test_no_flipped_bit_gives_other_content(ledger, kind):
         else:
             assert all(torch.equal(got[name], tensor) for name, tensor in some_tensors().items()), place
     assert noticed == len(ledger.damaged) > 50
+
+
+def test_a_whole_file_of_other_rows_is_set_aside(ledger):
+    """Sound as parquet, with the checksum of the rows it should hold."""
+    ledger.keep_judged("k", "j", 0, some_rows())
+    (path,) = ledger.folder.rglob("00000.parquet")
+    stated = pq.read_table(path).schema.metadata
+    pq.write_table(some_rows().slice(0, 5).replace_schema_metadata(stated), path)
+    assert ledger.judged("k", "j", 0) is None
+    assert ledger.damaged == [str(path)]
 
 
 def test_a_lock_ends_with_its_run(tmp_path):

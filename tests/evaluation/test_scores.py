@@ -19,9 +19,7 @@ def rows_of(*groups: dict) -> pa.Table:
     """Rows from groups that each say which of their images are right; the rest of a row does not matter."""
     columns = {field.name: [] for field in ROW_SCHEMA}
     for group in groups:
-        for image, correct in zip(
-            group.get("images", range(len(group["correct"]))), group["correct"], strict=True
-        ):
+        for image, correct in zip(group.get("images", range(len(group["correct"]))), group["correct"], strict=True):
             row = {
                 "crafted": "",
                 "defence": "none",
@@ -38,9 +36,7 @@ def rows_of(*groups: dict) -> pa.Table:
             for field in ROW_SCHEMA:
                 empty = "" if pa.types.is_string(field.type) else 0
                 columns[field.name].append(row.get(field.name, empty))
-    return pa.table(
-        {field.name: pa.array(columns[field.name], field.type) for field in ROW_SCHEMA}, ROW_SCHEMA
-    )
+    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in ROW_SCHEMA}, ROW_SCHEMA)
 
 
 def attacked(correct: list[int], crafted: str, threat: str = "white_box", **naming) -> dict:
@@ -116,9 +112,7 @@ def test_one_cell_has_no_worst_case_of_its_threat_but_one_over_everything():
 
 def test_defences_norms_and_budgets_do_not_mix():
     groups = [{"correct": [1, 1], "defence": name} for name in ("none", "s2snet")]
-    for i, (name, norm, budget) in enumerate(
-        [("none", "linf", EPS), ("s2snet", "linf", EPS), ("s2snet", "l2", 0.5)]
-    ):
+    for i, (name, norm, budget) in enumerate([("none", "linf", EPS), ("s2snet", "linf", EPS), ("s2snet", "l2", 0.5)]):
         groups.append(attacked([0, i > 0], f"cell{i}", defence=name, norm=norm, budget=budget))
     lines = table(rows_of(*groups), [cell_of(group) for group in groups[2:]])
     assert line_of(lines, threat=WORST_CASE, defence="none")["accuracy"] == 0.0
@@ -195,9 +189,7 @@ def test_the_table_survives_its_file_and_is_written_the_same_each_time(tmp_path)
         attacked([0, 1, 0], "a"),
         attacked([], "b", route="identity"),
     )
-    lines = table(
-        rows_of(clean, done), [cell_of(done), cell_of(failed, "failed", 'a "reason", with a comma')]
-    )
+    lines = table(rows_of(clean, done), [cell_of(done), cell_of(failed, "failed", 'a "reason", with a comma')])
     write_table(lines, tmp_path / "table.csv")
     write_table(lines, tmp_path / "again.csv")
     assert (tmp_path / "table.csv").read_bytes() == (tmp_path / "again.csv").read_bytes()
@@ -208,9 +200,7 @@ def test_the_table_survives_its_file_and_is_written_the_same_each_time(tmp_path)
     assert [line["budget"] for line in back] == [line["budget"] for line in lines]
     for line, original in zip(back, lines, strict=True):
         for name in ("accuracy", "low", "high"):
-            assert (
-                line[name] == pytest.approx(original[name], abs=5e-7) or line[name] is original[name] is None
-            )
+            assert line[name] == pytest.approx(original[name], abs=5e-7) or line[name] is original[name] is None
         assert line["status"] == original["status"]
 
 

@@ -8,8 +8,8 @@ from s2snet.models import SegNet, load_authors, segnet_small
 from s2snet.models.segnet import UNPOOLINGS, unpool_by_indices
 
 NARROW = {"widths": (2, 3, 4, 4, 4), "convs": (2, 2, 3, 3, 3)}
-ENCODER = "11 12 21 22 31 32 33 41 42 43 51 52 53".split()
-DECODER = "53d 52d 51d 43d 42d 41d 33d 32d 31d 22d 21d 12d 11d".split()
+ENCODER = ["11", "12", "21", "22", "31", "32", "33", "41", "42", "43", "51", "52", "53"]
+DECODER = ["53d", "52d", "51d", "43d", "42d", "41d", "33d", "32d", "31d", "22d", "21d", "12d", "11d"]
 SHAPES = {  # (in, out) of the authors' convolutions
     "conv11": (3, 64), "conv12": (64, 64), "conv21": (64, 128), "conv33": (256, 256), "conv41": (256, 512),
     "conv53": (512, 512), "conv51d": (512, 512), "conv41d": (512, 256), "conv31d": (256, 128),

@@ -75,7 +75,11 @@ def test_seeds_differ_and_repeat(uninterrupted):
 
 @pytest.mark.parametrize("stage, recipe", [("1", "stage1"), ("2", "stage2"), ("adversarial", "adversarial")])
 def test_same_command_same_bytes_and_resumable(stage, recipe, trained):
-    words = [f"stage={stage}", f"runs={trained}", *(f"recipes.{recipe}.{key}" for key in ("batch_size=256", "epochs=2"))]
+    words = [
+        f"stage={stage}",
+        f"runs={trained}",
+        *(f"recipes.{recipe}.{key}" for key in ("batch_size=256", "epochs=2")),
+    ]
     first = train(*words, "output=first")
     save_often = f"recipes.{recipe}.save_every=4"
     killed_at(7, *words, "output=second", save_often)

@@ -73,7 +73,7 @@ def test_classifier_smooths_labels(batch):
 
 
 def test_stage_1_is_the_pixel_error_and_reads_no_labels(batch):
-    images, labels, index = batch
+    images, _, _ = batch
     loss = stage_of("stage1").training_step((images, None, None), 0)
     torch.testing.assert_close(loss, ((autoencoder()(images) - images) ** 2).mean())
 

@@ -1,0 +1,190 @@
+"""Bad input: a table of commands and the one line each prints, with exit code 1 and no traceback.
+
+Most are run through the entry points in this process, as the console scripts call them; some as processes.
+"""
+
+import re
+import shutil
+import sys
+
+import pytest
+from tiny import TINY, run_script
+
+from s2snet import weights
+from s2snet.models import build
+
+TRAIN_KEYS = (
+    "stage, seed, data, classifier, autoencoder, recipes, trainer, logger, data_root, runs, output, "
+    "from_classifier, from_autoencoder, ckpt_path, overwrite, debug"
+)
+AE = "runs/digits/autoencoder-segnet_small"
+TABLE = [  # (script, words, the line; ... stands for anything)
+    ("train", "stage=3", "stage=3: allowed are classifier, 1, 2, adversarial"),
+    ("train", "stage=clasifier",
+     "stage=clasifier (did you mean 'classifier'?): allowed are classifier, 1, 2, adversarial"),
+    ("train", "data=nope", "data=nope: allowed are digits"),
+    ("train", "data=digit", "data=digit (did you mean 'digits'?): allowed are digits"),
+    ("train", "autoencoder=segnet_smal",
+     "autoencoder=segnet_smal (did you mean 'segnet_small'?): allowed are segnet, ..."),
+    ("train", "recipe@recipes.stage2=slow", "recipe=slow: allowed are adversarial, classifier, stage1, stage2"),
+    ("train", "experiment=none", "experiment=none: there is no experiment to choose"),
+    ("train", "sede=1", "unknown setting sede (did you mean 'seed'?): allowed here are ..."),
+    ("train", "+sede=1", f"unknown setting sede (did you mean 'seed'?): allowed here are {TRAIN_KEYS}"),
+    ("train", "recipes.stage1.lrr=1", "unknown setting recipes.stage1.lrr (did you mean 'lr'?): allowed here are ..."),
+    ("train", "+recipes.stage1.lrr=1", "...lrr..."),
+    ("train", "seed=abc", "...seed=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+    ("train", "seed=1.5", "...seed=1.5: Value '1.5' of type 'float' could not be converted to Integer"),
+    ("train", "overwrite=maybe", "...overwrite=maybe: Value 'maybe' is not a valid bool (type str)"),
+    ("train", "data.size=big", "data.size=big: not of the same type as 32 in data/digits.yaml"),
+    ("train", "data.size=4", "data.size=4: the originals have 8 pixels a side; at least 8"),
+    ("train", "data.channels=2", "data.channels=2: digits come in 1 or 3 channels"),
+    ("train", "classifier.widths=8",
+     "classifier.widths=8: not of the same type as [16, 32, 64] in classifier/small_cnn.yaml"),
+    ("train", "classifier.depth=2", "unknown setting classifier.depth...: allowed here are ..."),
+    ("train", "stage=classifier +classifier.width=[2]",
+     "small_cnn has no option 'width' (did you mean 'widths'?); ..."),
+    ("train", "autoencoder.unpool=index", "unpool='index': allowed are indices, nearest, learned"),
+    ("train", "autoencoder.widths=[4]", "widths=[4] and convs=[1, 1] must be of one length, at least 1"),
+    ("train", "recipes.stage1.epochs=0", "epochs=0 in the recipe of stage 1: at least 1"),
+    ("train", "recipes.stage1.save_every=0", "save_every=0 in the recipe of stage 1: at least 1"),
+    ("train", "recipes.stage1.optimiser=adm",
+     "recipe's optimiser=adm (did you mean 'adam'?): allowed are adam, adamw, sgd"),
+    ("train", "recipes.stage1.schedule=step", "recipe's schedule=step: allowed are constant, cosine, poly"),
+    ("train", "recipes.stage1.early_stopping=val_acc",
+     "recipe's early_stopping=val_acc...: allowed are val_loss, val_psnr"),
+    ("train", "stage=2 recipes.stage2.labels=true", "recipes.stage2.labels=...: allowed are truth, classifier"),
+    ("train", "recipes.adversarial.eps=8",
+     "recipes.adversarial.eps=8: radii are in [0, 1] pixel units (did you mean 8/255?)"),
+    ("train", "recipes.adversarial.eps=8/0", "recipes.adversarial.eps=8/0: not a radius; write 8/255 or a number"),
+    ("train", "ckpt_path=last",
+     f"ckpt_path=last: nothing to go on from, no {AE}/checkpoints/last.ckpt; leave ckpt_path out to start anew"),
+    ("train", "-m stage=1,2 trainer=ddp_cpu",
+     "-m with 2 devices would start the sweep once per device; write the loop in the shell instead: "
+     "for stage in 1 2; do python train.py stage=$stage trainer=ddp_cpu; done"),
+    ("train", "stage=2",
+     f"stage 2 needs the weights of stage=1; none at {AE}/weights.safetensors. "
+     "Run `python train.py stage=1` first, or give from_autoencoder=FILE"),
+    ("train", "stage=2 from_autoencoder=none.safetensors",
+     "from_autoencoder=none.safetensors: no such file. Run `python train.py stage=1` first, or give ..."),
+    ("train", "stage=2 from_autoencoder=truncated.safetensors",
+     "truncated.safetensors: truncated or not a .safetensors file (...)"),
+    ("train", "stage=2 from_autoencoder=classifier.safetensors",
+     "classifier.safetensors: holds a small_cnn; stage 2 needs autoencoder weights there (segnet, segnet_small)"),
+    ("train", "stage=2 from_autoencoder=text.safetensors",
+     "text.safetensors: truncated or not a .safetensors file (...)"),
+    ("train", "stage=1 output=finished",
+     "finished holds a finished run: overwrite=true trains again, output=FOLDER elsewhere"),
+    ("train", "logger=wand", "logger=wand (did you mean 'wandb'?): allowed are csv, wandb"),
+    ("train", "logger.name=tensorboard", "logger.name=tensorboard: allowed are csv, wandb"),
+    ("train", "trainer=tpu", "trainer=tpu...: allowed are auto, ddp_cpu, gpu"),
+    ("train", "stage=[1", "..."),
+    ("train", "stage", "...missing EQUAL..."),
+    ("evaluate", "budgets.linf=[8]", "budgets.linf=8: radii are in [0, 1] pixel units (did you mean 8/255?)"),
+    ("evaluate", "budgets.linf=[8/255,x]", "budgets.linf=x: not a radius; write 8/255 or a number"),
+    ("evaluate", "budgets.linf=[-0.1]", "budgets.linf=-0.1: a radius is at least 0"),
+    ("evaluate", "budgets.l2=[nan]", "budgets.l2=nan: a radius is at least 0"),
+    ("evaluate", "+budgets.l3=[1]", "budgets' norm=l3...: allowed are linf, l2..."),
+    ("evaluate", "images=0", "images=0: at least 1"),
+    ("evaluate", "chunk=0", "chunk=0: at least 1"),
+    ("evaluate", "samples=-1", "samples=-1: at least 0"),
+    ("evaluate", "defence=[]", "defence=[]: at least one defence is needed, such as defence=[none]"),
+    ("evaluate", "defence=[non]",
+     "defence=non (did you mean 'none'?): allowed are adversarial, autoencoder, none, s2snet"),
+    ("evaluate", "attack=[pdg]", "attack=pdg (did you mean 'pgd'?): allowed are ..."),
+    ("evaluate", "threat=[grey_box]", "threat=grey_box (did you mean 'gray_box'?): allowed are gray_box, white_box"),
+    ("evaluate", "attack.pgd.stepz=3",
+     "unknown setting attack.pgd.stepz (did you mean 'steps'?): allowed here are ..."),
+    ("evaluate", "attack.pgd.steps=many", "attack.pgd.steps=many: not of the same type as 40 in attack/pgd.yaml"),
+    ("evaluate", "runs=kept defence=[none] +attack.pgd.stepz=3",
+     "attack.pgd.stepz: pgd has no such option; allowed are steps, ..."),
+    ("evaluate", "runs=kept defence=[none] attack.pgd.steps=0",
+     "attack.pgd: pgd refuses its options: steps=0: at least 1"),
+    ("evaluate", "runs=kept defence=[none] threat.white_box.routes=[exat]",
+     "threat.white_box.routes=exat: allowed are exact, identity"),
+    ("evaluate", "runs=kept defence=[none] data.size=20",
+     "defence none was trained on data.size=16; this evaluation has 20"),
+    ("evaluate", "runs=kept defence=[s2snet]", "s2snet: no weights at kept/digits/s2snet-segnet_small-small_cnn/..."),
+    ("evaluate", "runs=kept defence=[none] defence.none.classifier=truncated.safetensors",
+     "truncated.safetensors: truncated or not a .safetensors file (...)"),
+    ("evaluate", "weights=nowhere", "weights=nowhere: no such folder"),
+    ("evaluate", "trainer.accelerator=gpu runs=kept defence=[none]",
+     "trainer.accelerator=gpu: torch sees no GPU here; trainer=auto takes the CPU"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with what the commands of the table name: foreign, truncated, finished."""
+    folder = tmp_path_factory.mktemp("prepared")
+    module, facts = build("small_cnn", widths=[8, 16]), {"stage": "classifier", "input": {"channels": 1, "size": 16}}
+    weights.save(module, folder / "classifier.safetensors", **facts)
+    weights.save(module, folder / "kept/digits/classifier-small_cnn/weights.safetensors", **facts)
+    whole = (folder / "classifier.safetensors").read_bytes()
+    (folder / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.safetensors").write_text("no weights")
+    (folder / "finished").mkdir()
+    (folder / "finished/weights.safetensors").write_bytes(whole)
+    return folder
+
+
+def call(script: str, words: list[str], monkeypatch, capfd) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a command, through the function that the console script calls."""
+    from s2snet.cli import evaluate, train
+
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        {"train": train, "evaluate": evaluate}[script].main()
+    out = capfd.readouterr()
+    return ended.value.code, out.out, out.err
+
+
+def is_the_line(line: str, expected: str) -> bool:
+    return re.fullmatch(re.escape("error: " + expected).replace(re.escape("..."), ".*"), line) is not None
+
+
+@pytest.mark.parametrize("script, words, expected", TABLE, ids=[f"{script} {words}" for script, words, _ in TABLE])
+def test_bad_input_is_one_line(script, words, expected, prepared, tmp_path, monkeypatch, capfd):
+    import torch
+
+    if "gpu" in words and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    given = [word for word in TINY if not any(other.startswith(word.partition("=")[0]) for other in words.split())]
+    code, out, err = call(script, [*words.split(), *given], monkeypatch, capfd)
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 1
+    assert len(lines) == 1, err
+    assert err.splitlines()[-1] == lines[0]
+    assert is_the_line(lines[0], expected), lines[0]
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("script, words, expected", [
+    ("train", "stage=3", "stage=3: allowed are classifier, 1, 2, adversarial"),
+    ("train", "stage=2 from_autoencoder=truncated.safetensors", "truncated.safetensors: truncated or not a ..."),
+    ("evaluate", "budgets.linf=[8]", "budgets.linf=8: radii are in [0, 1] pixel units (did you mean 8/255?)"),
+])  # fmt: skip
+def test_bad_input_as_a_process(script, words, expected, prepared):
+    done = run_script(script, *words.split(), folder=prepared)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert is_the_line(line, expected), line
+
+
+def test_debug_shows_the_traceback(monkeypatch, capfd):
+    from s2snet.cli import train
+    from s2snet.cli.messages import BadInput
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "stage=3", "debug=true"])
+    with pytest.raises(BadInput):
+        train.main()
+
+
+def test_our_own_errors_keep_their_traceback(monkeypatch):
+    from s2snet.cli import messages
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(ZeroDivisionError):
+        messages.run(lambda: 1 / 0)

@@ -1,0 +1,123 @@
+"""Every YAML of conf/ composes, and the names there are the names in the code."""
+
+import inspect
+
+import pytest
+from omegaconf import OmegaConf
+from tiny import composed
+
+from s2snet import models
+from s2snet.attacks import ATTACKS
+from s2snet.cli import settings as cli_settings
+from s2snet.cli.conf_dir import conf_dir
+from s2snet.data import DATA
+from s2snet.evaluation.cells import _GIVEN
+from s2snet.threats import ROUTES, THREATS
+
+CHOICES = sorted((path.parent.name, path.stem) for path in conf_dir().glob("*/*.yaml"))
+OF_TRAINING = {"recipe", "logger"}
+OF_EVALUATION = {"attack", "defence", "threat"}
+LISTS = {"attack", "defence", "threat"}
+
+
+def names(group: str) -> set[str]:
+    return {choice for in_group, choice in CHOICES if in_group == group}
+
+
+def checked(script: str, *words: str):
+    return {"train": cli_settings.train_settings, "evaluate": cli_settings.evaluate_settings}[script](
+        composed(script, *words)
+    )
+
+
+def test_every_experiment_begins_with_its_command():
+    for name in names("experiment"):
+        text = (conf_dir() / "experiment" / f"{name}.yaml").read_text()
+        assert "#   python train.py " in text or "#   python evaluate.py " in text, name
+
+
+@pytest.mark.parametrize("group, choice", CHOICES)
+def test_every_choice_of_every_group_composes(group, choice):
+    for script in ("train", "evaluate"):
+        if group == "experiment" and f"python {script}.py" not in (conf_dir() / group / f"{choice}.yaml").read_text():
+            continue
+        if group in (OF_EVALUATION if script == "train" else OF_TRAINING):
+            continue
+        if group == "recipe":
+            words = [f"recipe@recipes.{choice}={choice}", f"stage={choice.removeprefix('stage')}"]
+        else:
+            words = [f"{group}=[{choice}]" if group in LISTS else f"{group}={choice}"]
+        settings = checked(script, *words)
+        if group in LISTS:
+            assert list(getattr(settings, group)) == [choice]
+        elif group not in ("experiment", "hydra", "recipe", "trainer"):
+            chosen = getattr(settings, group)
+            assert (chosen["name"] if isinstance(chosen, dict) else chosen.name) == choice
+
+
+def test_every_file_is_a_choice_of_a_known_group():
+    assert {group for group, _ in CHOICES} <= {
+        "attack", "autoencoder", "classifier", "data", "defence", "experiment", "hydra", "logger", "recipe",
+        "threat", "trainer",
+    }  # fmt: skip
+    assert {path.stem for path in conf_dir().glob("*.yaml")} == {"train", "evaluate"}
+    assert len(CHOICES) == len([path for path in conf_dir().rglob("*.yaml") if path.parent != conf_dir()])
+
+
+@pytest.mark.parametrize(
+    "group, registry",
+    [
+        ("attack", ATTACKS),
+        ("data", DATA),
+        ("classifier", models.CLASSIFIERS),
+        ("autoencoder", models.AUTOENCODERS),
+        ("threat", THREATS),
+    ],
+)
+def test_folders_and_registries_are_equal(group, registry):
+    assert names(group) == set(registry)
+
+
+def test_routes_of_the_white_box_are_all_routes():
+    assert set(OmegaConf.load(conf_dir() / "threat" / "white_box.yaml").routes) == set(ROUTES)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attacks_file_has_its_options_and_defaults(name):
+    given = OmegaConf.to_container(OmegaConf.load(conf_dir() / "attack" / f"{name}.yaml"))
+    assert given.pop("name") == name
+    parameters = inspect.signature(ATTACKS[name]).parameters
+    assert given == {key: parameter.default for key, parameter in parameters.items() if key not in _GIVEN}
+
+
+@pytest.mark.parametrize("group, registry", [("classifier", models.CLASSIFIERS), ("autoencoder", models.AUTOENCODERS)])
+def test_a_networks_file_has_all_its_options(group, registry):
+    for name, network in registry.items():
+        given = getattr(checked("train", f"{group}={name}"), group)
+        assert set(given) == {"name", *inspect.signature(network).parameters}
+        if group == "classifier" or name != "segnet":  # the full one takes a second to make
+            assert models.build(**given).config == given
+
+
+def test_the_full_segnet_is_the_authors():
+    import torch
+
+    with torch.device("meta"):
+        segnet = models.build(**checked("train", "autoencoder=segnet", "data.channels=3").autoencoder)
+    assert sum(parameter.numel() for parameter in segnet.parameters()) == 29_480_259
+
+
+def test_the_split_is_a_fact_in_the_config():
+    text = (conf_dir() / "data" / "digits.yaml").read_text()
+    facts = checked("train").data
+    assert (facts["test_every"], facts["validation_every"]) == (5, 10)
+    for number in ("360", "1,437", "144"):
+        assert number in text
+
+
+def test_no_python_is_named_in_the_configuration():
+    """Hydra composes and builds nothing: no _target_, no interpolated time."""
+    for path in conf_dir().rglob("*.yaml"):
+        text = path.read_text()
+        assert "_target_" not in text, path
+        assert "${now" not in text, path

@@ -1,0 +1,43 @@
+"""The README's commands: each composes as it is written."""
+
+import re
+import shlex
+import sys
+
+import pytest
+from tiny import ROOT
+
+README = ROOT / "README.md"
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE) if README.is_file() else []
+LINES = [line.strip().removeprefix("$ ") for block in BLOCKS for line in block.splitlines()]
+COMMANDS = [line for line in LINES if line.startswith("python ")]
+
+
+def test_there_are_commands():
+    assert any("train.py" in command for command in COMMANDS)
+    assert any("evaluate.py" in command for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_composes(command, monkeypatch, capfd):
+    """In this process, through the function that the script calls; a sweep is checked job by job."""
+    from s2snet.cli import evaluate, settings, train
+
+    script, *words = shlex.split(command, comments=True)[1:]
+    if script == "-m":
+        assert words[0].partition(".")[0] in ("s2snet", "pytest"), command
+        return
+    assert (ROOT / script).is_file(), command
+    if script not in ("train.py", "evaluate.py"):
+        return
+    swept = [word for word in words if word not in ("-m", "--multirun")]
+    one = [re.sub(r"=([^\[,]+),.*", r"=\1", word) if "-m" in words else word for word in swept]
+    if {"--help", "--cfg"} & set(one):
+        return
+    monkeypatch.setattr(sys, "argv", [script, *one, "--cfg", "job"])
+    {"train.py": train, "evaluate.py": evaluate}[script].main()
+    assert capfd.readouterr().out
+    from tiny import composed
+
+    checked = {"train.py": settings.train_settings, "evaluate.py": settings.evaluate_settings}[script]
+    checked(composed(script.removesuffix(".py"), *one))
