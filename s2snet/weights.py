@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import nn
 
 from s2snet import models
@@ -59,11 +59,11 @@ def save(module: nn.Module, path: str | Path, **facts: Any) -> dict[str, Any]:
     beside = path.with_name(path.name + ".part")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     try:
-        save_file(tensors, beside, metadata={_KEY: json.dumps(header, sort_keys=True)})
-    except SafetensorError as error:
+        beside.write_bytes(serialise(tensors, metadata={_KEY: json.dumps(header, sort_keys=True)}))
+        os.replace(beside, path)
+    except OSError as error:
         beside.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written ({error})") from None
-    os.replace(beside, path)
+        raise OSError(f"{path} could not be written ({error.strerror})") from None
     return header
 
 

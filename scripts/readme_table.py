@@ -18,7 +18,11 @@ def markdown(folder: Path) -> str:
     speaking = headline(read_table(folder / "table.csv"))
     run = json.loads((folder / "run.json").read_text())
     budgets = budgets_of(speaking)
-    heads = [f"{title_of(norm)} {budget_text(budget, norm)}, {who}" for norm, budget in budgets for who in ("gray box", "worst case")]
+    heads = [
+        f"{title_of(norm)} {budget_text(budget, norm)}, {who}"
+        for norm, budget in budgets
+        for who in ("gray box", "worst case")
+    ]
     lines = [["", "clean", *heads], ["---"] * (2 + len(heads))]
     for defence in run["defences"]:
         keys = [(t, norm, budget) for norm, budget in budgets for t in ("gray_box", WORST_CASE)]

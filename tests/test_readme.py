@@ -41,3 +41,25 @@ def test_command_composes(command, monkeypatch, capfd):
 
     checked = {"train.py": settings.train_settings, "evaluate.py": settings.evaluate_settings}[script]
     checked(composed(script.removesuffix(".py"), *one))
+
+
+def test_table_is_that_of_the_result_file(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from readme_table import markdown
+
+    assert markdown(ROOT / "docs/results/digits") in README.read_text()
+
+
+def test_figures_in_the_text_are_those_of_the_result_file():
+    from s2snet.evaluation.scores import headline, read_table
+
+    speaking = headline(read_table(ROOT / "docs/results/digits/table.csv"))
+    said = README.read_text().partition("**What the defence does not withstand.**")[2].partition("\n\n")[0]
+    expected = [
+        speaking["s2snet", "gray_box", "linf", 8 / 255],
+        speaking["s2snet", "gray_box", "linf", 25.5 / 255],
+        speaking["s2snet", "worst_case", "linf", 8 / 255],
+        speaking["s2snet", "worst_case", "linf", 25.5 / 255],
+        speaking["adversarial", "worst_case", "linf", 8 / 255],
+    ]
+    assert re.findall(r"(\d+\.\d) %", said) == [f"{100 * line['accuracy']:.1f}" for line in expected]

@@ -1,8 +1,7 @@
 """`python train.py stage=...`: composes and checks the settings, then trains. Torch is imported after that."""
 
-import sys
-
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from s2snet.cli import messages, settings
@@ -18,7 +17,11 @@ def _train(config: DictConfig) -> None:
         messages.single_device_in_sweeps(checked.trainer.devices * checked.trainer.num_nodes)
         from s2snet.training.loop import train
 
-        train(checked, OmegaConf.to_yaml(config, resolve=True), command=" ".join(["python train.py", *sys.argv[1:]]))
+        train(
+            checked,
+            OmegaConf.to_yaml(config, resolve=True),
+            command=" ".join(["python train.py", *HydraConfig.get().overrides.task]),
+        )
 
 
 def main() -> None:

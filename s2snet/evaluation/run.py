@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from s2snet import data, weights
 from s2snet.data import Images
@@ -231,7 +231,7 @@ def _samples(engine: Engine, wanted: int, folder: Path) -> None:
             if name in guarded:
                 tensors[f"purified/{cell.key}/{engine.judges[name]}"] = purify(name, left)
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    _replace(folder / "samples.safetensors", lambda path: save_file(tensors, path))
+    _replace(folder / "samples.safetensors", lambda path: path.write_bytes(save(tensors)))
 
 
 def _fast(defended: Defended, probe: torch.Tensor) -> Defended:

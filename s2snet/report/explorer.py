@@ -16,9 +16,7 @@ from safetensors.numpy import load_file
 from s2snet.report.verdict import reference
 from s2snet.report.words import budget_text, title_of
 
-LARGEST = (
-    2_500_000  # letters of sheets on the page per channel; above it fewer images are shown, and it says so
-)
+LARGEST = 2_500_000  # letters of sheets on the page per channel; above it fewer images are shown, and it says so
 WIDEST = 112  # wider images are shown smaller, and the page says so
 LEVELS = 64  # of gray in a purified image: the eye sees no fewer, and noise takes a quarter less room
 COLUMNS = ["crafted", "defence", "image", "label", "prediction", "confidence", "linf", "l2"]
@@ -38,9 +36,7 @@ def explorer(folder: Path, run: dict, first: str | None = None) -> dict | None:
     shrink = -(-samples["clean"].shape[3] // WIDEST)
     limit = LARGEST * samples["clean"].shape[1]
     # First a guess from pixels, so that nothing huge is encoded; then what the sheets really took.
-    shown = fewer(
-        kept, 3 * limit, sum(tensor.size for key, tensor in samples.items() if key != "image") // shrink**2
-    )
+    shown = fewer(kept, 3 * limit, sum(tensor.size for key, tensor in samples.items() if key != "image") // shrink**2)
     samples = {key: smaller(tensor[:shown], shrink) for key, tensor in samples.items()}
     data = shown_data(folder, run, samples, first) | {"kept": kept, "shrink": shrink}
     allowed = fewer(shown, limit, length(data))
@@ -169,22 +165,16 @@ def sheet(images: np.ndarray, levels: int = 256) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def opening(
-    cells: list[dict], judges: list[dict], labels: dict, indices: list[int], first: str | None
-) -> dict | None:
+def opening(cells: list[dict], judges: list[dict], labels: dict, indices: list[int], first: str | None) -> dict | None:
     """What the explorer shows first: that judge at the usual budget, the cell and an image that fool it."""
-    at = reference(
-        sorted({(cell["norm"], cell["budget"]) for cell in cells}, key=lambda p: (p[0] != "linf", p))
-    )
+    at = reference(sorted({(cell["norm"], cell["budget"]) for cell in cells}, key=lambda p: (p[0] != "linf", p)))
     best = None
     for i, cell in enumerate(cells):
         for place, judge in enumerate(judges):
             rows = cell["answers"].get(str(place))
             if not rows:
                 continue
-            fooled = [
-                bool(row) and row[0] != labels.get(image) for row, image in zip(rows, indices, strict=True)
-            ]
+            fooled = [bool(row) and row[0] != labels.get(image) for row, image in zip(rows, indices, strict=True)]
             rank = (judge["name"] == first, (cell["norm"], cell["budget"]) == at, sum(fooled), place)
             if best is None or rank > best[0]:
                 best = rank, {"cell": i, "judge": place, "image": fooled.index(True) if any(fooled) else 0}

@@ -126,15 +126,11 @@ def draw_figures(folder: Path, run: dict, speaking: dict) -> list[dict]:
         for threat in [*threats, WORST_CASE]:
             if not any((key[1], key[2]) == (threat, norm) for key in speaking):
                 continue
-            name = re.sub(
-                r"[^\w-]", "_", f"curves-{norm}-{threat}"
-            )  # becomes a file name and ids in the page
+            name = re.sub(r"[^\w-]", "_", f"curves-{norm}-{threat}")  # becomes a file name and ids in the page
             draw = partial(curves.draw, speaking, norm=norm, threat=threat, titles=titles, slot=slot)
             text = svg.render(draw, width=4.3, height=3.0, right=curves.room(titles))
             (folder / f"{name}.svg").write_text(text, encoding="utf-8", newline="\n")
-            alt = (
-                f"Accuracy over {title_of(norm)} budget, {title_of(threat)}; the table below has the numbers."
-            )
+            alt = f"Accuracy over {title_of(norm)} budget, {title_of(threat)}; the table below has the numbers."
             panels.append({"threat": threat, "svg": svg.inline(text, name, alt)})
         drawn.append({"norm": norm, "panels": panels})
     return drawn

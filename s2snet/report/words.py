@@ -56,9 +56,7 @@ def knowledge(threat: str) -> str:
 def in_order(threats: Iterable[str]) -> list[str]:
     """Threats as they are told: those with words of their own first, gray box and white box at the head."""
     known = list(KNOWLEDGE)
-    return sorted(
-        threats, key=lambda threat: (known.index(threat) if threat in known else len(known), threat)
-    )
+    return sorted(threats, key=lambda threat: (known.index(threat) if threat in known else len(known), threat))
 
 
 def budget_text(budget: float, norm: str) -> str:

@@ -153,6 +153,28 @@ def test_also_after_an_exception(name, net, batch):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
+def test_gradients_and_flags_that_the_module_sets_itself_are_put_back(name, net, batch):
+    """As a defence does that adapts while it answers."""
+
+    class Adaptive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = unusual(net)
+
+        def forward(self, images):
+            for parameter in self.net.parameters():
+                parameter.requires_grad_(True)
+                parameter.grad = torch.ones_like(parameter)
+            self.net.dropout.eval()
+            return self.net(images)
+
+    model = Adaptive()
+    before = record(model)
+    call(name, model, *batch)
+    same(before, record(model))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
 def test_batchnorm_in_training_mode_is_attacked_so_and_its_statistics_restored(name, net, batch):
     net.train()
     seen = []

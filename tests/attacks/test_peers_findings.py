@@ -270,6 +270,14 @@ def test_the_best_iterate_comes_back_and_not_the_last(name):
     assert fooled(layered(found), labels).all()
 
 
+@pytest.mark.parametrize("name", ["bim", "pgd", "mim", "apgd", "least_likely"])
+def test_the_last_iterate_counts(name):
+    """After one step from an image that fools nobody, the last iterate is the only one that can."""
+    model, images, labels = problem(2, 49, count=4, seed=28)
+    found = call(name, model, images, labels, eps=0.3, step_size=0.3, steps=1, random_start=False)
+    assert fooled(model(found), labels).all() and not fooled(model(images), labels).any()
+
+
 @pytest.mark.parametrize("name", BUDGET)
 def test_of_the_fooling_iterates_the_one_of_highest_loss_comes_back(name):
     if name == "fgsm":

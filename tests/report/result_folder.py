@@ -45,8 +45,7 @@ def plan(attacks: dict, budgets: dict, failing: str | None) -> list[dict]:
                 wanted = [("gray_box", "none", "exact", list(DEFENCES))]
                 for name, (_, has_purifier, _, _) in DEFENCES.items():
                     wanted += [
-                        ("white_box", name, route, [name])
-                        for route in ("exact", "identity")[: 1 + has_purifier]
+                        ("white_box", name, route, [name]) for route in ("exact", "identity")[: 1 + has_purifier]
                     ]
                 for threat, source, route, judges in wanted:
                     failed = f"{threat} {route} {attack}" == failing
@@ -149,9 +148,7 @@ def make(
                 samples[f"purified/{cell['crafted']}/{fingerprint(name)}"] = purified.astype(np.float32)
 
     arrays = [pa.array(np.concatenate(columns[field.name]), field.type) for field in ROW_SCHEMA]
-    rows = pa.Table.from_arrays(arrays, schema=ROW_SCHEMA).sort_by(
-        [(name, "ascending") for name in SORT_ORDER]
-    )
+    rows = pa.Table.from_arrays(arrays, schema=ROW_SCHEMA).sort_by([(name, "ascending") for name in SORT_ORDER])
     run = {
         "schema": SCHEMA_VERSION,
         "name": "digits",

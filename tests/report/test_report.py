@@ -113,9 +113,7 @@ def test_a_broken_defence_is_called_broken():
     names = ("good", "same", "gone", "lost")
     assert [state(speaking, name, *at, 100) for name in names] == [HOLDS, NO_GAIN, BROKEN, UNKNOWN]
     assert state(speaking, "good", *at, 2) == HOLDS
-    assert (
-        state({**speaking, ("good", WORST_CASE, *at): line(0.5)}, "good", *at, 2) == BROKEN
-    )  # a coin does it
+    assert state({**speaking, ("good", WORST_CASE, *at): line(0.5)}, "good", *at, 2) == BROKEN  # a coin does it
     assert summary(speaking, "gone", 100) == [(BROKEN, "Broken at every budget.")]
     assert summary(speaking, "good", 100)[0][1].endswith("at every budget.")
     speaking["good", WORST_CASE, *at]["status"] = "incomplete: x"
@@ -159,9 +157,7 @@ def test_the_reference_budget_is_the_usual_one_or_the_middle():
 def test_curves_draw_the_tables_numbers(folder):
     speaking = headline(read_table(folder / "table.csv"))
     axes = Figure().add_subplot()
-    curves.draw(
-        speaking, axes, "linf", WORST_CASE, {"none": "Bare $x", "s2snet": "S2SNet"}, {"none": 0, "s2snet": 1}
-    )
+    curves.draw(speaking, axes, "linf", WORST_CASE, {"none": "Bare $x", "s2snet": "S2SNet"}, {"none": 0, "s2snet": 1})
     for drawn, name in zip(axes.lines, ("none", "s2snet"), strict=True):
         for budget, accuracy in zip(*drawn.get_data(), strict=True):
             key = (name, WORST_CASE, "linf", budget) if budget else (name, CLEAN, "", 0.0)
@@ -217,9 +213,7 @@ def test_the_page_stays_light(folder):
 
 
 def test_names_and_notes_are_shown_and_not_obeyed(tmp_path):
-    folder = make(
-        tmp_path / "evil", images=30, kept=2, classes=[EVIL, "</script>" + EVIL, "c&a"], notes=[EVIL]
-    )
+    folder = make(tmp_path / "evil", images=30, kept=2, classes=[EVIL, "</script>" + EVIL, "c&a"], notes=[EVIL])
     run = json.loads((folder / "run.json").read_text())
     run["name"] = run["command"] = EVIL
     run["defences"][1] |= {"title": EVIL, "about": EVIL}
@@ -238,9 +232,7 @@ def test_a_result_without_attacks_or_images_has_a_page(tmp_path):
     html = write_report(folder).read_text(encoding="utf-8")
     assert "No images were kept" in html
     clean = [
-        text
-        for text in (folder / "table.csv").read_text().splitlines(True)
-        if not ("white" in text or "gray" in text)
+        text for text in (folder / "table.csv").read_text().splitlines(True) if not ("white" in text or "gray" in text)
     ]
     (folder / "table.csv").write_text("".join(text for text in clean if WORST_CASE not in text))
     run = json.loads((folder / "run.json").read_text()) | {"cells": []}
@@ -317,9 +309,7 @@ def test_typing_and_choosing_filters(page, folder):
     expected = [line for line in lines if (line["route"], line["attack"]) == ("identity", "bim")]
     failures = [line for line in lines if "identity bim" in line["status"]]
     assert len(visible(page, 0)) == len(expected) + len(failures)
-    assert page.value("document.getElementById('filter-count').value").startswith(
-        f"{len(visible(page, 0))} of"
-    )
+    assert page.value("document.getElementById('filter-count').value").startswith(f"{len(visible(page, 0))} of")
     page.value("document.getElementById('filter-text').select()")
     page.key("Backspace", 8)
     assert len(visible(page, 0)) == len(lines)

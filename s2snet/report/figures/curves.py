@@ -21,18 +21,14 @@ def shortened(title: str) -> str:
     return title if len(title) <= LONGEST else title[: LONGEST - 1].rstrip() + "\u2026"
 
 
-def draw(
-    speaking: dict, axes: Axes, norm: str, threat: str, titles: dict[str, str], slot: dict[str, int]
-) -> None:
+def draw(speaking: dict, axes: Axes, norm: str, threat: str, titles: dict[str, str], slot: dict[str, int]) -> None:
     """Draws the lines of `speaking` (scores.headline) for `norm` and `threat`, from the clean accuracy on.
 
     `titles` gives the defences in order, with the label of each; `slot` gives its place in the palette.
     """
     ends, radii = [], set()
     for name, title in titles.items():
-        points = [
-            (eps, line) for (d, t, n, eps), line in speaking.items() if (d, t, n) == (name, threat, norm)
-        ]
+        points = [(eps, line) for (d, t, n, eps), line in speaking.items() if (d, t, n) == (name, threat, norm)]
         clean = speaking.get((name, CLEAN, "", 0.0))
         if not points:
             continue
@@ -42,9 +38,7 @@ def draw(
         if not measured:
             continue
         x = [eps for eps, _ in measured]
-        y, low, high = (
-            [100 * line[column] for _, line in measured] for column in ("accuracy", "low", "high")
-        )
+        y, low, high = ([100 * line[column] for _, line in measured] for column in ("accuracy", "low", "high"))
         tint, mark = LIGHT[colour(slot[name])], MARKERS[slot[name] % len(MARKERS)]
         axes.fill_between(x, low, high, color=tint, alpha=0.14, linewidth=0)
         axes.plot(x, y, color=tint, linewidth=1.6, marker=mark, markersize=4, clip_on=False, zorder=3)
