@@ -55,6 +55,21 @@ def test_every_point_is_the_papers(centre, steps):
     assert seen == pytest.approx(want, abs=1e-9)
 
 
+def test_a_run_that_rises_below_its_best_goes_back_to_it():
+    """Condition 2: the first point was the best by far, all later ones rise steadily and never reach it."""
+    seen, values = [], [100.0, *(k / 1000 for k in range(1, 101))]
+
+    def model(x):
+        seen.append(float(x.detach()))
+        other = x.sum(dim=1) - x.detach().sum(dim=1) + values[len(seen) - 1] - 1000
+        return torch.stack([torch.zeros_like(other), other], dim=1)
+
+    image = torch.full((1, 1), START, dtype=torch.float64)
+    apgd(model, image, torch.zeros(1, dtype=torch.int64), eps=EPS, loss="margin", random_start=False)
+    assert seen[1:42] == pytest.approx([START + EPS] * 41)  # up to the second checkpoint, where it goes back:
+    assert seen[42] == pytest.approx(START + 0.75 * EPS - 0.25 * EPS)
+
+
 def test_checkpoints_are_the_papers():
     assert list(_checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert _checkpoints(100)[57] == 41 and _checkpoints(100)[22] == 0

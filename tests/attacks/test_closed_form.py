@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from linear_models import ATTACKS, call, needed, problem
+from linear_models import ATTACKS, Linear, call, needed, problem
 
 from s2snet.attacks.balls import distance
 from s2snet.attacks.losses import fooled
@@ -68,6 +68,23 @@ def test_targeted_runs_find_the_nearest_class_exactly(classes):
                     steps=30,
                 )
                 assert bool(fooled(model(found), labels[k : k + 1])) == (factor > 1)
+
+
+def test_least_likely_ends_in_the_least_likely_class():
+    model = Linear(torch.eye(4, 8) * 10, torch.zeros(4))
+    images = torch.full((2, 8), 0.5)
+    images[:, :4] += torch.tensor([[0.03, 0.0, 0.01, -0.01], [0.0, 0.02, -0.02, 0.01]])
+    found = call("least_likely", model, images, torch.tensor([0, 1]), eps=0.1, steps=20)
+    assert model(found).argmax(dim=1).tolist() == [3, 2]
+    # where the label itself comes last, the last of the others
+    found = call("least_likely", model, images, torch.tensor([3, 2]), eps=0.1, steps=20)
+    assert model(found).argmax(dim=1).tolist() == [1, 0]
+
+
+def test_least_likely_refuses_targets():
+    model, images, labels = problem(3, 9, count=2)
+    with pytest.raises(ValueError, match="least_likely picks its targets itself"):
+        call("least_likely", model, images, labels, targets=labels)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

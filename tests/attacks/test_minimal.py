@@ -9,6 +9,8 @@ from s2snet.attacks.balls import distance
 from s2snet.attacks.losses import fooled, margin
 
 MINIMAL_NORMS = [(name, norm) for name in MINIMAL for norm in ATTACKS[name].norms]
+# deepfool adds its steps up, and lbfgs's weighted sum has no minimum on the rim where the margin is convex
+CURVED = ("cw", "ddn", "fmn")
 MEDIAN = {"deepfool": 1.01, "cw": 1.03, "ddn": 1.03, "fmn": 1.03, "lbfgs": 1.05}
 
 
@@ -46,6 +48,27 @@ def test_where_most_pixels_meet_the_box(name, norm):
     found = ATTACKS[name](model, images, labels, norm=norm)
     assert in_float64(model, found, labels).all()
     assert (distance(found, images, norm) / radius).max() <= 1.10
+
+
+@pytest.mark.parametrize(("name", "norm"), [pair for pair in MINIMAL_NORMS if pair[0] in CURVED])
+def test_a_curved_boundary_is_met_at_its_nearest_point(name, norm):
+    """The label is the inside of an ellipse; gradients inside it point elsewhere than to the nearest rim."""
+    axes = torch.tensor([0.2, 0.4])
+
+    def model(x):
+        other = ((x - 0.5) / axes).square().sum(dim=1) - 1
+        return torch.stack([torch.zeros_like(other), other], dim=1)
+
+    images = 0.5 + torch.tensor([[0.05, 0.15], [-0.02, 0.2], [0.1, -0.1], [0.02, 0.25]])
+    labels = torch.zeros(4, dtype=torch.int64)
+    angle = torch.linspace(0, 2 * torch.pi, 100001, dtype=torch.float64)
+    rim = 0.5 + torch.stack([angle.cos(), angle.sin()], dim=1) * axes
+    gaps = rim[None] - images[:, None].double()
+    nearest = (gaps.norm(dim=2) if norm == "l2" else gaps.abs().amax(dim=2)).amin(dim=1)
+    found = ATTACKS[name](model, images, labels, norm=norm)
+    assert fooled(model(found.double()), labels).all()
+    ratio = distance(found, images, norm) / nearest
+    assert ratio.min() >= 1 - 1e-4 and ratio.max() <= 1.03
 
 
 @pytest.mark.parametrize("name", MINIMAL)
@@ -140,6 +163,13 @@ def test_kappa_is_the_margin(kappa):
     sure = margin(model.double()(found.double()), labels)
     assert (sure >= kappa).all() and (sure <= 1.1 * kappa + 0.01).all()
     assert (distance(found, images, "l2") > distance(cw(model.float(), images, labels), images, "l2")).all()
+
+
+def test_kappa_is_what_the_loss_asks_for():
+    """The first c is right for a linear model, and with the hinge at kappa one search is enough."""
+    model, images, labels = problem(2, 49, count=4, seed=13)
+    found = cw(model, images, labels, kappa=3.0, searches=1)
+    assert (margin(model(found), labels) >= 3).all()
 
 
 def test_a_margin_out_of_reach_is_a_failure():
