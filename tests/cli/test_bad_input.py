@@ -27,7 +27,7 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", "autoencoder=segnet_smal",
      "autoencoder=segnet_smal (did you mean 'segnet_small'?): allowed are segnet, ..."),
     ("train", "recipe@recipes.stage2=slow", "recipe=slow: allowed are adversarial, classifier, stage1, stage2"),
-    ("train", "experiment=none", "experiment=none: there is no experiment to choose"),
+    ("train", "experiment=none", "experiment=none: allowed are index_maps"),
     ("train", "sede=1", "unknown setting sede (did you mean 'seed'?): allowed here are ..."),
     ("train", "+sede=1", f"unknown setting sede (did you mean 'seed'?): allowed here are {TRAIN_KEYS}"),
     ("train", "recipes.stage1.lrr=1", "unknown setting recipes.stage1.lrr (did you mean 'lr'?): allowed here are ..."),

@@ -206,7 +206,7 @@ def test_one_sgd_step_is_the_gradient_times_lr():
     words = [f"recipes.classifier.{key}={value}" for key, value in options.items()]
     path = train("stage=classifier", "seed=3", *words)
     torch.manual_seed(derived_seed(3, 0))
-    module = models.build("small_cnn", widths=[8, 16])
+    module = models.build("small_cnn", widths=[8, 16]).to(memory_format=torch.channels_last)
     loader = Batches(data.load("digits", size=16), recipe("classifier", **options), 3, 0).train_dataloader()
     ((images, labels, _),) = list(loader)
     assert len(images) == 1293
