@@ -140,7 +140,7 @@ class EvaluateSettings:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     budgets: dict[str, list[Any]] = field(default_factory=dict)
     images: int | None = None
-    chunk: int = 120
+    chunk: int = 360
     samples: int = 12
     fast: bool = True
     seed: int = 0
