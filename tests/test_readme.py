@@ -63,3 +63,14 @@ def test_figures_in_the_text_are_those_of_the_result_file():
         speaking["adversarial", "worst_case", "linf", 8 / 255],
     ]
     assert re.findall(r"(\d+\.\d) %", said) == [f"{100 * line['accuracy']:.1f}" for line in expected]
+
+
+def test_index_maps_expectations_are_those_of_the_result_file():
+    from s2snet.evaluation.scores import headline, read_table
+
+    speaking = headline(read_table(ROOT / "docs/results/index_maps/table.csv"))
+    said = (ROOT / "conf/experiment/index_maps.yaml").read_text().partition("clean ")[2].partition("\n")[0]
+    keys = [("clean", "", 0.0)] + [(t, "linf", r / 255) for t in ("gray_box", "worst_case") for r in (8, 25.5)]
+    figures = [f"{100 * speaking['s2snet', *key]['accuracy']:.1f}" for key in keys]
+    assert re.findall(r"(?<![\d.])(\d+\.\d)(?![\d/])", said) == figures
+    assert f"{figures[2]} %" in README.read_text()
