@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import save
 
 from s2snet import data, weights
-from s2snet.data import Images
 from s2snet.evaluation import cells as planning
 from s2snet.evaluation import defences as defending
 from s2snet.evaluation.cells import Cell
@@ -40,11 +39,14 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
     device = _device(settings.trainer.accelerator)
     for module in modules.values():
         module.to(device)
-    fingerprints: dict[int, str] = {}
+    known: dict[int, tuple[torch.nn.Module, str]] = {}  # holds each module, so that its id stays its own
 
     def fingerprint(module: torch.nn.Module) -> str:
-        return fingerprints.setdefault(id(module), weights.fingerprint(module))
+        if id(module) not in known:
+            known[id(module)] = module, weights.fingerprint(module)
+        return known[id(module)][1]
 
+    identity = {"name": settings.data["name"], "split": "test", "fingerprint": images.fingerprint()}
     probe = torch.stack([images[place][0] for place in range(min(8, len(images)))]).to(device)
     threats = {key: vars(threat) for key, threat in settings.threat.items()}
     copies = {name: _fast(module, probe) for name, module in modules.items()} if settings.fast else modules
@@ -55,7 +57,7 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
         settings.budgets,
         settings.seed,
         settings.chunk,
-        {"name": settings.data["name"], "split": "test", "fingerprint": images.fingerprint()},
+        identity,
         fingerprint,
         lambda module: deterministic(module, probe),
         list(modules),
@@ -67,7 +69,7 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
         engine = _run(settings, cells, found, images, count, ledger, device, folder, say)
         rows = engine.rows()
         _replace(folder / "rows.parquet", lambda path: pq.write_table(rows, path))
-        facts = _facts(settings, cells, found, images, count, notes, command)
+        facts = _facts(settings, cells, found, identity, images.classes, count, notes, command)
         lines = table(rows, facts["cells"])
         _replace(folder / "table.csv", lambda path: write_table(lines, path))
         _samples(engine, settings.samples, folder)
@@ -156,20 +158,22 @@ def _run(settings, cells, found, images, count, ledger, device, folder, say) -> 
     return engine
 
 
-def _facts(settings, cells, found, images: Images, count: int, notes, command: str) -> dict[str, Any]:
+def _facts(
+    settings, cells, found, identity: dict[str, str], classes: list[str], count: int, notes, command: str
+) -> dict[str, Any]:
     return {
         "schema": SCHEMA_VERSION,
         "name": Path(settings.output).name,
         "command": command,
         "data": {
-            "name": settings.data["name"],
-            "split": "test",
+            "name": identity["name"],
+            "split": identity["split"],
             "images": count,
             "size": settings.data["size"],
             "channels": settings.data["channels"],
-            "fingerprint": images.fingerprint(),
+            "fingerprint": identity["fingerprint"],
         },
-        "classes": images.classes,
+        "classes": classes,
         "seed": settings.seed,
         "defences": [
             {

@@ -34,10 +34,10 @@ def gray_box(defences: dict[str, Defended], routes: list[str], fingerprint: Fing
     before that classifier, and those without a purifier (for these it is a transfer from another classifier).
     """
     del routes
-    bare: dict[str, tuple[str, nn.Module]] = {}
+    bare: dict[str, nn.Module] = {}
     for name, defended in sorted(defences.items(), key=lambda item: item[1].has_purifier):
         if defended.has_purifier or name == "none":
-            bare.setdefault(fingerprint(defended.classifier), (name, defended.classifier))
+            bare.setdefault(fingerprint(defended.classifier), defended.classifier)
     return [
         Attempt(
             "gray_box",
@@ -51,7 +51,7 @@ def gray_box(defences: dict[str, Defended], routes: list[str], fingerprint: Fing
             ),
             sole_judge=False,
         )
-        for key, (_, classifier) in bare.items()
+        for key, classifier in bare.items()
     ]
 
 
