@@ -17,11 +17,15 @@ UNPOOLINGS = ("indices", "nearest", "learned")
 
 
 class Code(NamedTuple):
-    """What the decoder needs: the bottleneck, each pooling's indices, each size before pooling."""
+    """What the decoder needs: the bottleneck, each pooling's indices, each size before pooling.
+
+    `shares`, where the encoder was asked for them, are each pooling's indices as a soft assignment.
+    """
 
     bottleneck: Tensor
     indices: tuple[Tensor, ...]
     sizes: tuple[tuple[int, int], ...]
+    shares: tuple[Tensor, ...] = ()
 
 
 def unpool_by_indices(values: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
@@ -31,6 +35,25 @@ def unpool_by_indices(values: Tensor, indices: Tensor, size: tuple[int, int]) ->
     """
     flat = values.new_zeros(*values.shape[:2], size[0] * size[1])
     return flat.scatter(2, indices.flatten(2), values.flatten(2)).unflatten(2, size)
+
+
+def soft_shares(x: Tensor, temperature: float) -> Tensor:
+    """The share [B, C, H, W] that each place of `x` has in its 2x2 pooling window: softmax(x / temperature).
+
+    As the temperature falls to 0 it becomes 1 at the window's maximum. Places that no window covers (an odd
+    side's last row or column) have 0.
+    """
+    height, width = x.shape[2] // 2, x.shape[3] // 2
+    windows = x[:, :, : 2 * height, : 2 * width].unflatten(3, (width, 2)).unflatten(2, (height, 2))
+    shares = (windows.transpose(3, 4).flatten(4) / temperature).softmax(dim=4)
+    shares = shares.unflatten(4, (2, 2)).transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    return functional.pad(shares, (0, x.shape[3] - 2 * width, 0, x.shape[2] - 2 * height))
+
+
+def _everywhere(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Each value at all four places of its pooling window, 0 where no window reaches."""
+    spread = values.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    return functional.pad(spread, (0, size[1] - spread.shape[3], 0, size[0] - spread.shape[2]))
 
 
 def _block(module: nn.Module, name: str, channels: tuple[int, int], suffix: str, bn_momentum: float) -> None:
@@ -50,16 +73,18 @@ class Encoder(nn.Module):
                 _block(self, f"{stage}{layer}", (width, out), "", bn_momentum)
                 width = out
 
-    def forward(self, x: Tensor) -> Code:
-        indices, sizes = [], []
+    def forward(self, x: Tensor, temperature: float | None = None) -> Code:
+        indices, sizes, shares = [], [], []
         for stage, count in enumerate(self.convs, start=1):
             for layer in range(1, count + 1):
                 name = f"{stage}{layer}"
                 x = functional.relu(getattr(self, f"bn{name}")(getattr(self, f"conv{name}")(x)))
             sizes.append((x.shape[2], x.shape[3]))
+            if temperature is not None:
+                shares.append(soft_shares(x, temperature))
             x, where = functional.max_pool2d(x, 2, 2, return_indices=True)
             indices.append(where)
-        return Code(x, tuple(indices), tuple(sizes))
+        return Code(x, tuple(indices), tuple(sizes), tuple(shares))
 
 
 class Decoder(nn.Module):
@@ -82,7 +107,12 @@ class Decoder(nn.Module):
     def _up(self, x: Tensor, code: Code, stage: int) -> Tensor:
         size = code.sizes[stage - 1]
         if self.unpool == "indices":
-            return unpool_by_indices(x, code.indices[stage - 1], size)
+            placed = unpool_by_indices(x, code.indices[stage - 1], size)
+            if not code.shares:
+                return placed
+            # Adds exactly 0 to the value, and to the gradient what a moving index would do to the image.
+            shares = code.shares[stage - 1]
+            return placed + (shares - shares.detach()) * _everywhere(x.detach(), size)
         if self.unpool == "nearest":
             return functional.interpolate(x, size=size, mode="nearest")
         return getattr(self, f"unpool{stage}")(x, output_size=size)
@@ -129,20 +159,35 @@ class SegNet(nn.Module):
         self.decoder = Decoder(channels, widths, convs, unpool, bn_momentum)
         self.minimum_side = 2 ** len(widths)
 
-    def encode(self, images: Tensor) -> Code:
+    @property
+    def has_indices(self) -> bool:
+        """Whether pooling indices lead the way up, so that `soft` differs from a plain pass."""
+        return self.decoder.unpool == "indices"
+
+    def encode(self, images: Tensor, temperature: float | None = None) -> Code:
         if min(images.shape[2:]) < self.minimum_side:
             raise ValueError(
                 f"images of {images.shape[2]} x {images.shape[3]} are too small for "
                 f"{self.minimum_side.bit_length() - 1} poolings: the shorter side must be at least "
                 f"{self.minimum_side}. Pad or resize the images, or take fewer widths"
             )
-        return self.encoder(self.normalisation(images))
+        return self.encoder(self.normalisation(images), temperature)
 
     def decode(self, code: Code) -> Tensor:
         return self.normalisation.undo(self.decoder(code))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.decode(self.encode(images))
+
+    def soft(self, images: Tensor, temperature: float) -> Tensor:
+        """The same output bit for bit, differentiated as if each pooling's index were a soft assignment.
+
+        An index is piecewise constant, so autograd sees only the values that pass through it. Here the
+        gradient has a second term: the derivative of softmax(window / temperature) times what the place would
+        receive. A low temperature sees only windows that are nearly tied; as it falls to 0 the term vanishes.
+        Costs one pass and a fifth more memory. Ours, for attackers who know the index maps.
+        """
+        return self.decode(self.encode(images, temperature))
 
 
 def segnet_small(

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from s2snet.models import SegNet, load_authors, segnet_small
-from s2snet.models.segnet import UNPOOLINGS, unpool_by_indices
+from s2snet.models.segnet import UNPOOLINGS, soft_shares, unpool_by_indices
 
 NARROW = {"widths": (2, 3, 4, 4, 4), "convs": (2, 2, 3, 3, 3)}
 ENCODER = ["11", "12", "21", "22", "31", "32", "33", "41", "42", "43", "51", "52", "53"]
@@ -206,3 +206,39 @@ def test_one_unfit_tensor_fails_with_a_count_and_loads_nothing(spoil):
         load_authors(own, state)
     assert "\n" not in str(error.value)
     assert all(torch.equal(tensor, before[key]) for key, tensor in authors(own).items())
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16, 16), (1, 3, 19, 23)])
+def test_soft_indices_change_no_value_and_fall_back_to_exact_gradients_when_cold(shape):
+    segnet = noisy(segnet_small(channels=3, widths=(4, 6), convs=(1, 1), unpool="indices")).double()
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
+    cotangent = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+    def gradient(output):
+        return torch.autograd.grad((output * cotangent).sum(), images)[0]
+
+    exact = gradient(segnet(images))
+    assert torch.equal(segnet.soft(images, 0.3), segnet(images))
+    warm, cold = (gradient(segnet.soft(images, temperature)) for temperature in (0.3, 1e-9))
+    assert torch.allclose(cold, exact, rtol=1e-9)
+    assert (warm - exact).norm() > 0.01 * exact.norm()
+
+
+def test_a_soft_share_is_the_softmax_over_its_window():
+    x = torch.arange(24.0).reshape(1, 1, 3, 8)  # the last row lies in no window
+    shares = soft_shares(x, 2.0)
+    window = (x[0, 0, :2, 2:4] / 2).flatten().softmax(0).reshape(2, 2)
+    assert torch.allclose(shares[0, 0, :2, 2:4], window)
+    assert (shares[0, 0, 2] == 0).all()
+
+
+def test_the_soft_gradient_is_that_of_the_soft_assignment():
+    """One pooling, nothing between: the gradient of sum(c * (placed + shares * value)) written out."""
+    x = torch.tensor([[[[1.0, 0.5], [0.2, 0.9]]]], dtype=torch.float64, requires_grad=True)
+    c = torch.tensor([[[[1.0, -2.0], [0.5, 3.0]]]], dtype=torch.float64)
+    segnet = segnet_small(widths=(1,), convs=(1,), unpool="indices").double()
+    code = segnet.encoder(segnet.normalisation(x), 0.5)  # only to get the tuple; its parts are replaced
+    code = code._replace(bottleneck=torch.ones(1, 1, 1, 1).double(), shares=(soft_shares(x, 0.5),))
+    (found,) = torch.autograd.grad((segnet.decoder._up(code.bottleneck, code, 1) * c).sum(), x)
+    (expected,) = torch.autograd.grad(((x.flatten() / 0.5).softmax(0) * c.flatten()).sum(), x)
+    assert torch.allclose(found, expected)
