@@ -33,7 +33,7 @@ def pgd(
     """The best of all iterates of `restarts` runs of `steps` steps.
 
     `step_size` is in pixel units and defaults to 2.5 eps / steps, so that the rim can be reached and left
-    again. Starts are uniform in the ball, drawn from `noise`; without `random_start` the one start is the
+    again. Starts are random in the ball, drawn from `noise`; without `random_start` the one start is the
     image itself. `sparsity` is for l1: the share of coordinates a step moves (Croce and Hein, arXiv
     2103.01208, section 3). Costs restarts x draws x (steps + 1 forwards, steps backwards), less where images
     leave early.
@@ -66,4 +66,4 @@ def pgd(
         return best.images
 
 
-pgd.version, pgd.norms, pgd.minimal = 1, ("linf", "l2", "l1"), False
+pgd.version, pgd.norms, pgd.minimal = 2, ("linf", "l2", "l1"), False

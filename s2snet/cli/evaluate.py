@@ -15,9 +15,11 @@ settings.register()
 def _evaluate(config: DictConfig) -> None:
     with messages.one_line():
         checked = settings.evaluate_settings(config)
+        messages.single_device_in_sweeps(checked.trainer.devices * checked.trainer.num_nodes)
         from rich.console import Console
 
-        from s2snet.evaluation.run import evaluate
+        from s2snet.evaluation.from_settings import evaluate
+        from s2snet.evaluation.ranks import is_first
         from s2snet.report.page import write_report
         from s2snet.report.terminal import summary
 
@@ -27,8 +29,10 @@ def _evaluate(config: DictConfig) -> None:
             OmegaConf.to_yaml(config, resolve=True),
             command=" ".join(["python evaluate.py", *sys.argv[1:]]),
             explicit=any(word.lstrip("+~").startswith("defence=") for word in sys.argv[1:]),
-            say=console.print,
+            say=console.print if is_first() else lambda *_: None,
         )
+        if folder is None or not is_first():
+            return
         page = write_report(folder)
         summary(folder)
         print(f"table:  {folder / 'table.csv'}\nreport: {page}")

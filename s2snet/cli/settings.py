@@ -125,8 +125,15 @@ class DefenceSettings:
 
 @dataclass
 class ThreatSettings:
+    """What the attacker knows; the YAML of each threat has the keys that it reads."""
+
     name: str = MISSING
     routes: list[str] = field(default_factory=list)
+    temperature: float = 0.3
+    fit_steps: int = 300
+    smoothing: float = 0.05
+    draws: int = 8
+    sources: list[str] | None = None
 
 
 @dataclass
@@ -140,10 +147,13 @@ class EvaluateSettings:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     budgets: dict[str, list[Any]] = field(default_factory=dict)
     images: int | None = None
+    adversarial: Any = None
     chunk: int = 360
+    keep: str | None = None
     samples: int = 12
     fast: bool = True
-    seed: int = 0
+    seed: Any = 0
+    plan: bool = False
     data_root: str | None = None
     weights: str | None = None
     runs: str = "runs"
@@ -190,8 +200,22 @@ def evaluate_settings(config: DictConfig) -> EvaluateSettings:
             raise BadInput(f"{name}={value}: at least {least}")
     if not settings.defence:
         raise BadInput("defence=[]: at least one defence is needed, such as defence=[none]")
+    settings.seed = settings.seed if isinstance(settings.seed, list) else [settings.seed]
+    if not settings.seed or not all(type(seed) is int for seed in settings.seed):
+        raise BadInput(f"seed={settings.seed}: an integer, or several such as [0,1,2]")
+    settings.seed = list(dict.fromkeys(settings.seed))
+    files = settings.adversarial
+    settings.adversarial = [] if files is None else [str(f) for f in (files if isinstance(files, list) else [files])]
+    if settings.keep is not None:
+        choose("keep", settings.keep, ("all", "sample", "none"))
+    choose("trainer.precision", settings.trainer.precision, ("32-true", "bf16-mixed", "16-mixed"))
+    for label, threat in settings.threat.items():
+        for name, least in (("draws", 1), ("fit_steps", 1), ("temperature", 0), ("smoothing", 0)):
+            value = getattr(threat, name)
+            if not value >= least or value == 0:
+                raise BadInput(f"threat.{label}.{name}={value}: {'above 0' if least == 0 else 'at least 1'}")
     for norm, radii in settings.budgets.items():
-        choose("budgets' norm", norm, ("linf", "l2"))
+        choose("budgets' norm", norm, ("linf", "l2", "l1"))
         settings.budgets[norm] = list(dict.fromkeys(radius(f"budgets.{norm}", eps, norm) for eps in radii))
     return settings
 

@@ -1,6 +1,7 @@
 """What a data set is: images in [0, 1] with labels and their index, and the three splits of it."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,20 @@ class Images(Dataset):
     """Images in memory: item k is (image float32 [C, H, W] in [0, 1], label int, index int).
 
     `index` is the image's place in the whole data set's own order, so that it names the image in every split.
+    `mean` and `std` per channel are the data's, for networks that normalise and for normalised distances.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, index: Tensor, classes: list[str]):
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        index: Tensor,
+        classes: list[str],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ):
         self.images, self.labels, self.index, self.classes = images, labels, index, classes
+        self.mean, self.std = mean, std
 
     def __len__(self) -> int:
         return len(self.images)

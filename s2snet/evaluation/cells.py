@@ -3,7 +3,8 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 from torch import nn
 
 from s2snet.attacks import ATTACKS, LOSSES
+from s2snet.evaluation import targets
+from s2snet.evaluation.foreign import ForeignImages
 from s2snet.evaluation.schema import CLEAN, SCHEMA_VERSION
-from s2snet.threats import ROUTES, THREATS, Attempt
+from s2snet.models import Defended
+from s2snet.threats import ROUTES, SURROGATES, THREATS, Attempt, Facts
 
 # What the engine gives an attack; everything else is an option from the settings.
 _GIVEN = ("model", "images", "labels", "eps", "norm", "noise", "targets", "leave_early", "passes")
@@ -23,10 +27,12 @@ class Cell:
     """One crafting job: a source differentiated by a route, an attack with its options, a norm and a budget."""
 
     preimage: dict[str, Any]  # everything the adversarial images depend on, as JSON
-    source: nn.Module | None  # None for the clean images
-    fast: nn.Module | None  # the copy of the source that is differentiated; the source itself where there is none
     attack: str  # the label under which the settings hold it
     views: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)  # (threat, source name, judges)
+    source: nn.Module | None = None  # None for clean and foreign images
+    fast: nn.Module | None = None  # the copy of the source that is attacked; the source itself where there is none
+    surrogate: nn.Module | None = None  # part of both, to be fitted before the cell can run
+    foreign: ForeignImages | None = None
     status: str = "done"
     reason: str | None = None
 
@@ -38,37 +44,71 @@ class Cell:
     def judges(self) -> list[str]:
         return list(dict.fromkeys(name for _, _, judges in self.views for name in judges))
 
-    def fail(self, reason: str) -> None:
-        self.status, self.reason = "failed", reason
+    @property
+    def route(self) -> str:
+        return self.preimage["route"]["name"] if self.source is not None else ""
+
+    @property
+    def norm(self) -> str:
+        return self.preimage.get("norm", "")
+
+    @property
+    def budget(self) -> float:
+        """The radius; infinite for a minimal attack, 0 for the clean images."""
+        budget = self.preimage.get("budget", 0.0)
+        return math.inf if budget is None else budget
+
+    @property
+    def seed(self) -> int | None:
+        """Of the random numbers; None where there are none."""
+        return self.preimage.get("seed")
+
+    @property
+    def clean(self) -> bool:
+        return self.preimage["attack"] == "none"
+
+    def describe(self) -> str:
+        """Threat, source, route, attack and budget, in a line."""
+        if self.clean:
+            return "clean images"
+        size = f"{self.budget:.4g}" if math.isfinite(self.budget) else "smallest"
+        seed = "" if self.seed is None else f" seed {self.seed}"
+        threat, source, _ = self.views[0]
+        return " ".join(f"{threat} {source} {self.route} {self.attack} {self.norm} {size}{seed}".split())
 
 
 def options(label: str, given: dict[str, Any]) -> tuple[Callable, dict[str, Any]]:
-    """The attack function that a setting names and its options, checked against the function's signature."""
+    """The attack function that a setting names and its options, checked against the function's signature.
+
+    `targets` is the engine's own option: how each image's target class is chosen (evaluation/targets.py).
+    """
     given = dict(given)
     name = given.pop("name", label)
     if name not in ATTACKS:
         raise ValueError(f"attack.{label}.name={name}: allowed are {', '.join(ATTACKS)}")
-    if ATTACKS[name].minimal:
-        within = [known for known, attack in ATTACKS.items() if not attack.minimal]
-        raise ValueError(
-            f"attack.{label}.name={name}: looks for the smallest perturbation, takes no budget; "
-            f"allowed are {', '.join(within)}"
-        )
-    allowed = [option for option in inspect.signature(ATTACKS[name]).parameters if option not in _GIVEN]
+    attack = ATTACKS[name]
+    allowed = [option for option in inspect.signature(attack).parameters if option not in _GIVEN]
+    aim = given.pop("targets", None)
+    if aim is not None and aim not in targets.TARGETS:
+        raise ValueError(f"attack.{label}.targets={aim}: allowed are null, {', '.join(targets.TARGETS)}")
     for option in given:
         if option not in allowed:
-            raise ValueError(f"attack.{label}.{option}: {name} has no such option; allowed are {', '.join(allowed)}")
+            raise ValueError(
+                f"attack.{label}.{option}: {name} has no such option; allowed are {', '.join([*allowed, 'targets'])}"
+            )
     if given.get("loss", "margin") not in LOSSES:
         raise ValueError(f"attack.{label}.loss={given['loss']}: allowed are {', '.join(LOSSES)}")
     try:  # on no images at all: it checks its options and computes nothing
         none = torch.empty(0, 1)
-        ATTACKS[name](lambda images: images, none, none[:, 0].long(), eps=0.0, norm=ATTACKS[name].norms[0], **given)
+        radius = {} if attack.minimal else {"eps": 0.0}
+        aims = {} if aim is None else {"targets": none[:, 0].long()}
+        attack(lambda images: images, none, none[:, 0].long(), norm=attack.norms[0], **radius, **aims, **given)
     except (TypeError, ValueError) as error:
         raise ValueError(f"attack.{label}: {name} refuses its options: {error}") from None
-    return ATTACKS[name], given
+    return attack, given if aim is None else {**given, "targets": aim}
 
 
-def attempts(defences: dict[str, nn.Module], threats: dict[str, Any], fingerprint: Callable) -> list[Attempt]:
+def attempts(defences: dict[str, Defended], threats: dict[str, dict], facts: Facts) -> list[Attempt]:
     """What every threat of the settings gives for these defences."""
     found = []
     for label, threat in threats.items():
@@ -77,59 +117,127 @@ def attempts(defences: dict[str, nn.Module], threats: dict[str, Any], fingerprin
         for route in threat["routes"]:
             if route not in ROUTES:
                 raise ValueError(f"threat.{label}.routes={route}: allowed are {', '.join(ROUTES)}")
-        found += THREATS[threat["name"]](defences, threat["routes"], fingerprint)
+        found += THREATS[threat["name"]](defences, threat, facts)
     return found
 
 
 def plan(
-    tried: list[Attempt],
-    copies: list[Attempt],
+    defences: dict[str, Defended],
+    copies: dict[str, Defended],
+    threats: dict[str, dict[str, Any]],
     attacks: dict[str, dict[str, Any]],
     budgets: dict[str, list[float]],
-    seed: int,
+    seeds: list[int],
     chunk: int,
     data: dict[str, Any],
-    fingerprint: Callable[[nn.Module], str],
-    deterministic: Callable[[nn.Module], bool],
-    defences: list[str],
+    facts: Facts,
+    fit: dict[str, Any] | None = None,
+    foreign: Iterable[ForeignImages] = (),
+    precision: str = "32-true",
 ) -> list[Cell]:
-    """The clean cell and one cell for each source, route, attack, norm and budget, shared between threats.
+    """The clean cells, those of the foreign images, and one for each source, route, attack, norm, budget and seed.
 
-    Leaving early is decided here: only where every view has the source itself as its sole judge and the source
-    answers the same each time. Where another judge waits for the images, all steps run for all.
-    `copies` are the same attempts on faster copies of the networks, which are differentiated in their place.
+    Cells that several threats ask for are shared. Leaving early is decided here: only where every view has the
+    source itself as its sole judge and the source answers the same each time. Where another judge waits for the
+    images, all steps run for all. `copies` are faster copies of the defences, which are attacked in their place.
+    `fit` says of what training images surrogates are made; without it routes that need one are left out. A minimal
+    attack runs once for each of its norms in `budgets`, whatever the radii.
     """
-    untouched = {"attack": "none", "data": data, "chunk": chunk, "schema": SCHEMA_VERSION}
-    clean = Cell(untouched, None, None, "none", [(CLEAN, "", tuple(defences))])
-    groups: dict[tuple[str, str], list[tuple[Attempt, nn.Module]]] = {}
-    for attempt, fast in zip(tried, copies, strict=True):
-        groups.setdefault((fingerprint(attempt.source), attempt.route), []).append((attempt, fast.source))
-    cells = [clean]
-    for (source, route), members in groups.items():
-        group, fast = [attempt for attempt, _ in members], members[0][1]
-        leave_early = all(attempt.sole_judge for attempt in group) and deterministic(group[0].source)
-        for label, given in attacks.items():
-            function, chosen = options(label, given)
-            for norm, radii in budgets.items():
-                if norm not in function.norms:
+    seeded = any(facts.random(module) for module in defences.values())
+    common = {"data": data, "chunk": chunk, "schema": SCHEMA_VERSION}
+    cells = [
+        Cell({"attack": "none", **common, **seed}, "none", [(CLEAN, "", tuple(defences))])
+        for seed in ([{"seed": seed} for seed in seeds] if seeded else [{}])
+    ]
+    for images in foreign:
+        cells += _foreign(images, budgets, seeds if seeded else [None], common, tuple(defences))
+    known = {label: options(label, given) for label, given in attacks.items()}
+    for label, (attack, _) in known.items():
+        if budgets and not set(attack.norms) & {norm for norm in budgets if attack.minimal or budgets[norm]}:
+            raise ValueError(
+                f"attack.{label}: knows {', '.join(attack.norms)}, and budgets has none of them; "
+                f"add budgets.{attack.norms[0]}=[{'' if attack.minimal else '0.5'}]"
+            )
+    groups: dict[str, list[Attempt]] = {}
+    for attempt in attempts(defences, threats, facts):
+        if ROUTES[attempt.route].surrogate is not None and fit is None:
+            continue
+        named = [facts.fingerprint(attempt.defended(defences)), attempt.route, attempt.options, attempt.answers_only]
+        groups.setdefault(json.dumps(named, sort_keys=True), []).append(attempt)
+    for group in groups.values():
+        attempt = group[0]
+        module, copy = attempt.defended(defences), attempt.defended(copies)
+        route = ROUTES[attempt.route]
+        surrogate, fitted = None, None
+        if route.surrogate is not None:
+            surrogate = SURROGATES[route.surrogate](data["channels"])
+            fitted = {"surrogate": route.surrogate, "purifier": facts.fingerprint(module.purifier), **fit}
+        source, fast = (route.build(part, surrogate, **attempt.options) for part in (module, copy))
+        random = facts.random(module)
+        leave_early = all(other.sole_judge for other in group) and not random
+        views = [(other.threat, other.source_name, other.judges) for other in group]
+        for label, (attack, chosen) in known.items():
+            if getattr(attack, "answers_only", False) != attempt.answers_only:
+                continue
+            if attempt.route == "eot":
+                if "draws" not in inspect.signature(attack).parameters:
                     continue
-                for eps in radii:
+                chosen = chosen | {"draws": max(attempt.options["draws"], chosen.get("draws", 1))}
+            several = seeded or _draws_random_numbers(attack, chosen)
+            for norm, radii in budgets.items():
+                if norm not in attack.norms:
+                    continue
+                for budget in [None] if attack.minimal else radii:
+                    for seed in seeds if several else [None]:
+                        preimage = {
+                            "source": facts.fingerprint(module),
+                            "route": {"name": attempt.route, **attempt.options},
+                            "fit": fitted,
+                            "attack": attack.__name__,
+                            "options": chosen,
+                            "version": attack.version,
+                            "norm": norm,
+                            "budget": budget,
+                            "leave_early": leave_early,
+                            "fast": _differs(module, copy),
+                            "precision": precision,
+                            "seed": seed,
+                            **common,
+                        }
+                        cells.append(Cell(preimage, label, views, source, fast, surrogate))
+    return cells
+
+
+def _differs(module: Defended, copy: Defended) -> bool:
+    """Whether the copy is another network than the module: folding gives the network itself where it cannot."""
+    return copy.classifier is not module.classifier or (module.has_purifier and copy.purifier is not module.purifier)
+
+
+def _draws_random_numbers(attack: Callable, chosen: dict[str, Any]) -> bool:
+    """Whether the seed can change what the attack does: a random start or target, or always (`attack.random`)."""
+    start = inspect.signature(attack).parameters.get("random_start")
+    starts = start is not None and chosen.get("random_start", start.default)
+    return bool(starts or chosen.get("targets") == "random" or getattr(attack, "random", False))
+
+
+def _foreign(
+    images: ForeignImages, budgets: dict[str, list[float]], seeds: list, common: dict, judges: tuple[str, ...]
+) -> list[Cell]:
+    """Cells of a file's images: as they are and rounded to 8 bits, for each budget."""
+    cells = []
+    for eight_bits in (False, True):
+        for norm, radii in budgets.items():
+            for budget in radii:
+                for seed in seeds:
                     preimage = {
-                        "source": source,
-                        "route": route,
-                        "fit": None,
-                        "attack": function.__name__,
-                        "options": chosen,
-                        "version": function.version,
+                        "attack": "foreign",
+                        "file": images.fingerprint,
+                        "eight_bits": eight_bits,
                         "norm": norm,
-                        "budget": eps,
-                        "leave_early": leave_early,
-                        "fast": fast is not group[0].source,
+                        "budget": budget,
                         "seed": seed,
-                        "chunk": chunk,
-                        "data": data,
-                        "schema": SCHEMA_VERSION,
+                        **common,
                     }
-                    views = [(attempt.threat, attempt.source_name, attempt.judges) for attempt in group]
-                    cells.append(Cell(preimage, group[0].source, fast, label, views))
+                    label = images.name + ("_8bit" if eight_bits else "")
+                    cells.append(Cell(preimage, label, [("foreign", "", judges)], foreign=images))
     return cells

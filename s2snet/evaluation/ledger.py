@@ -2,10 +2,14 @@
 
     ledger/crafted/KEY/cell.json            the key's preimage
     ledger/crafted/KEY/00000.safetensors    adversarial images of chunk 0, with indices and passes per image
+    ledger/crafted/KEY/00000.sample.safetensors   the few of them that the report shows, where not all are kept
     ledger/judged/KEY/JUDGE/00000.parquet   rows of chunk 0 before that judge (MEASURED_SCHEMA)
+    ledger/fits/KEY.safetensors             a surrogate that was fitted to a purifier
+    ledger/failed/KEY.00000.json            why chunk 0 of that cell has no rows; the next run tries again
 
-A file is written beside its place, flushed, synced and renamed; what has its name is whole, and a checksum inside
-says so again. One that fails it is named, moved aside and made anew.
+Every rank writes here, each its own chunks; one lock, held by the first, keeps a second run out. A file is written
+beside its place, flushed, synced and renamed; what has its name is whole, and a checksum inside says so again. One
+that fails it is named, moved aside and made anew.
 """
 
 import hashlib
@@ -25,13 +29,15 @@ from s2snet.evaluation.schema import MEASURED_SCHEMA
 
 
 class Ledger:
-    """The ledger of one result folder, held by one run at a time."""
+    """The ledger of one result folder, held by one run at a time; `hold=False` for the run's further ranks."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, hold: bool = True):
         self.folder = folder
         self.damaged: list[str] = []  # files that failed their checksum and were moved aside
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = filelock.FileLock(folder / "lock")
+        if not hold:
+            return
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -48,9 +54,39 @@ class Ledger:
         if not path.is_file():
             _write(path, json.dumps(preimage, indent=1, sort_keys=True).encode())
 
-    def crafted(self, key: str, chunk: int) -> dict[str, Tensor] | None:
-        """The tensors of a crafted chunk (adversarial, image, forwards, backwards), or None where there are none."""
-        path = self.folder / "crafted" / key / f"{chunk:05d}.safetensors"
+    def crafted(self, key: str, chunk: int, sample: bool = False) -> dict[str, Tensor] | None:
+        """The tensors of a crafted chunk (adversarial, image, ...), or of its sample; None where there are none."""
+        return self._tensors(self._crafted_path(key, chunk, sample))
+
+    def keep_crafted(self, key: str, chunk: int, tensors: dict[str, Tensor], sample: bool = False) -> None:
+        self._keep_tensors(self._crafted_path(key, chunk, sample), tensors)
+
+    def fit(self, key: str) -> dict[str, Tensor] | None:
+        """The tensors of a fitted surrogate, or None where it was not fitted yet."""
+        return self._tensors(self.folder / "fits" / f"{key}.safetensors")
+
+    def keep_fit(self, key: str, tensors: dict[str, Tensor]) -> None:
+        self._keep_tensors(self.folder / "fits" / f"{key}.safetensors", tensors)
+
+    def keep_failure(self, key: str, chunk: int, reason: str) -> None:
+        _write(self.folder / "failed" / f"{key}.{chunk:05d}.json", json.dumps(reason).encode())
+
+    def failures(self) -> dict[str, dict[int, str]]:
+        """{key: {chunk: why}} of this run, over all ranks."""
+        found: dict[str, dict[int, str]] = {}
+        for path in sorted((self.folder / "failed").glob("*.json")):
+            key, chunk, _ = path.name.split(".")
+            found.setdefault(key, {})[int(chunk)] = json.loads(path.read_text())
+        return found
+
+    def forget_failures(self) -> None:
+        for path in (self.folder / "failed").glob("*.json"):
+            path.unlink()
+
+    def _crafted_path(self, key: str, chunk: int, sample: bool) -> Path:
+        return self.folder / "crafted" / key / f"{chunk:05d}{'.sample' if sample else ''}.safetensors"
+
+    def _tensors(self, path: Path) -> dict[str, Tensor] | None:
         if not path.is_file():
             return None
         try:
@@ -61,8 +97,7 @@ class Ledger:
             return self._set_aside(path)
         return tensors if stated == _checksum(tensors) else self._set_aside(path)
 
-    def keep_crafted(self, key: str, chunk: int, tensors: dict[str, Tensor]) -> None:
-        path = self.folder / "crafted" / key / f"{chunk:05d}.safetensors"
+    def _keep_tensors(self, path: Path, tensors: dict[str, Tensor]) -> None:
         _write(path, save(tensors, metadata={"sha256": _checksum(tensors)}))
 
     def judged(self, key: str, judge: str, chunk: int) -> pa.Table | None:
@@ -105,7 +140,8 @@ def _checksum_of_rows(rows: pa.Table) -> str:
     digest = hashlib.sha256()
     for name in rows.column_names:
         digest.update(name.encode())
-        digest.update(rows[name].to_numpy().tobytes())
+        digest.update(rows[name].is_valid().to_numpy().tobytes())
+        digest.update(rows[name].drop_null().to_numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -1,7 +1,11 @@
 """The referee: whether what an attack returned may count at all. It does not believe the attack."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -11,7 +15,10 @@ class Verdict(NamedTuple):
 
 
 def verdict(images: Tensor, adversarial: Tensor, norm: str, eps: float) -> Verdict:
-    """Checks shape, type, NaN, the box [0, 1] and the ball, the distances in float64 and without any slack."""
+    """Checks shape, type, NaN, the box [0, 1] and the ball, the distances in float64 and without any slack.
+
+    `eps` is infinite for a minimal attack.
+    """
     if adversarial.shape != images.shape or adversarial.dtype != images.dtype:
         return Verdict(
             False,
@@ -24,22 +31,54 @@ def verdict(images: Tensor, adversarial: Tensor, norm: str, eps: float) -> Verdi
     ):
         if bad.any():
             return Verdict(False, f"{int(bad.any(dim=1).sum())} of {len(flat)} images are {problem}")
-    over = distances(images, adversarial)[norm] - eps
-    if (over > 0).any():
-        return Verdict(
-            False, f"{int((over > 0).sum())} of {len(flat)} images outside the {norm} ball by up to {over.max():.3g}"
-        )
+    if math.isfinite(eps):
+        over = distances(images, adversarial)[norm] - eps
+        if (over > 0).any():
+            outside = f"{int((over > 0).sum())} of {len(flat)} images outside the {norm} ball by up to {over.max():.3g}"
+            return Verdict(False, outside)
     return Verdict(True, "")
 
 
-def distances(images: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
-    """linf, l2, l1 and l2_normalised = ||x' - x||_2 / ||x||_2 of each pair, float64 [B]."""
-    clean = images.double().flatten(1)
-    delta = adversarial.double().flatten(1) - clean
+def distances(
+    images: Tensor, adversarial: Tensor, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> dict[str, Tensor]:
+    """linf, l2, l1 and l2_normalised = ||x' - x||_2 / ||x||_2 of each pair, float64 [B].
+
+    With the data's `mean` and `std` per channel also l2_standardised: the same ratio after subtracting the one
+    and dividing by the other. Subtracting a mean changes the ratio, so papers' figures differ by which they took.
+    """
+    clean, moved = images.double(), adversarial.double()
+    delta = (moved - clean).flatten(1)
     l2 = delta.norm(dim=1)
-    return {
+    found = {
         "linf": delta.abs().amax(dim=1),
         "l2": l2,
         "l1": delta.abs().sum(dim=1),
-        "l2_normalised": l2 / clean.norm(dim=1).clamp(min=1e-12),
+        "l2_normalised": l2 / clean.flatten(1).norm(dim=1).clamp(min=1e-12),
     }
+    if mean is not None and std is not None:
+        shift, scale = (torch.tensor(list(part), device=clean.device, dtype=clean.dtype) for part in (mean, std))
+        scaled = ((moved - clean) / scale[:, None, None]).flatten(1).norm(dim=1)
+        size = ((clean - shift[:, None, None]) / scale[:, None, None]).flatten(1).norm(dim=1)
+        found["l2_standardised"] = scaled / size.clamp(min=1e-12)
+    return found
+
+
+def quality(purified: Tensor, images: Tensor) -> dict[str, np.ndarray]:
+    """psnr (dB) and ssim of each purified image, clipped to [0, 1], against the image; float32 [B].
+
+    A perfect copy has an infinite PSNR. SSIM needs sides of at least its window of 11 pixels and is absent below.
+    """
+    from s2snet import torchvision_cpu
+
+    torchvision_cpu.mend()
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+    clipped = purified.clamp(0, 1)
+    found = {}
+    found["psnr"] = peak_signal_noise_ratio(
+        clipped, images, data_range=1.0, reduction="none", dim=tuple(range(1, images.dim()))
+    )
+    if min(images.shape[2:]) >= 11:
+        found["ssim"] = structural_similarity_index_measure(clipped, images, data_range=1.0, reduction="none")
+    return {name: values.reshape(len(images)).cpu().numpy() for name, values in found.items()}

@@ -1,264 +1,203 @@
-"""One evaluation from settings to files: what is evaluated, the engine's run, rows, table, samples, run.json."""
+"""One evaluation from start to files: plan, ranks, the engine's run, results. What it evaluates is a `Job`.
 
-import json
-import os
+`python evaluate.py` makes a Job from settings (from_settings.py), `s2snet.evaluate` from Python objects (api.py).
+"""
+
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.torch import save
+from torch import nn
 
-from s2snet import data, weights
+from s2snet import weights
 from s2snet.evaluation import cells as planning
-from s2snet.evaluation import defences as defending
-from s2snet.evaluation.cells import Cell
+from s2snet.evaluation import fits, foreign, progress, ranks, results
+from s2snet.evaluation.costs import Costs, shares
 from s2snet.evaluation.defences import Defence
-from s2snet.evaluation.engine import Engine, chunks, deterministic
+from s2snet.evaluation.engine import KEEP, Engine, deterministic
 from s2snet.evaluation.ledger import Ledger
-from s2snet.evaluation.schema import SCHEMA_VERSION
-from s2snet.evaluation.scores import table, write_table
 from s2snet.models import Defended
 from s2snet.models.folded import folded
+from s2snet.threats import Facts
+
+KEEP_ALL_UP_TO = 10_000  # images; above it only those that the report shows are kept
+PROBE = 8  # images that show whether a module answers at random, and fold its copy
 
 
-def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]) -> Path:
-    """Evaluates what the settings name; returns the result folder (evaluation/schema.py says what lies in it).
+@dataclass
+class Trainer:
+    """Where an evaluation runs; the trainer settings of training have the same names."""
 
-    `explicit` says that the user named the defences, so that one without weights is an error and not left out.
-    """
-    images = data.load(data_root=settings.data_root, **settings.data).test
-    count = min(settings.images or len(images), len(images))
-    notes: list[str] = []
-    found = _defences(settings, explicit, notes, say)
-    modules = {defence.name: defence.module for defence in found}
-    device = _device(settings.trainer.accelerator)
-    for module in modules.values():
-        module.to(device)
-    known: dict[int, tuple[torch.nn.Module, str]] = {}  # holds each module, so that its id stays its own
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    precision: str = "32-true"
+    progress: bool = False
 
-    def fingerprint(module: torch.nn.Module) -> str:
-        if id(module) not in known:
-            known[id(module)] = module, weights.fingerprint(module)
-        return known[id(module)][1]
 
-    identity = {"name": settings.data["name"], "split": "test", "fingerprint": images.fingerprint()}
-    probe = torch.stack([images[place][0] for place in range(min(8, len(images)))]).to(device)
-    threats = {key: vars(threat) for key, threat in settings.threat.items()}
-    copies = {name: _fast(module, probe) for name, module in modules.items()} if settings.fast else modules
+@dataclass
+class Job:
+    """What is evaluated, on what, by which attacks."""
+
+    name: str  # of the data
+    images: Any  # the test images: (image, label, index) in ascending order of index; .classes, .fingerprint()
+    defences: list[Defence]
+    threats: dict[str, dict[str, Any]]
+    attacks: dict[str, dict[str, Any]]
+    budgets: dict[str, list[float]]
+    output: Path
+    train: Any = None  # training images, on which surrogates are fitted; None: routes that need one are left out
+    adversarial: list[str] = field(default_factory=list)  # files of foreign images
+    count: int | None = None
+    seeds: list[int] = field(default_factory=lambda: [0])
+    chunk: int = 360
+    keep: str | None = None  # all, sample, none; None: all up to KEEP_ALL_UP_TO images, sample above
+    samples: int = 12
+    fast: bool = True
+    trainer: Any = field(default_factory=Trainer)
+    command: str = ""
+    config: str = ""  # the settings as YAML
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.count = min(self.count or len(self.images), len(self.images))
+        if self.keep not in (None, *KEEP):
+            raise ValueError(f"keep={self.keep}: allowed are null, {', '.join(KEEP)}")
+        if self.trainer.precision not in ranks.PRECISIONS:
+            allowed = ", ".join(ranks.PRECISIONS)
+            raise ValueError(f"trainer.precision={self.trainer.precision}: allowed here are {allowed}")
+
+    @property
+    def kept(self) -> str:
+        return self.keep or ("all" if self.count <= KEEP_ALL_UP_TO else "sample")
+
+    @property
+    def modules(self) -> dict[str, Defended]:
+        return {defence.name: defence.module for defence in self.defences}
+
+
+@dataclass
+class Plan:
+    """A job's cells, before anything runs."""
+
+    cells: list[planning.Cell]
+    copies: dict[str, Defended]
+    data: dict[str, Any]
+    costs: Costs
+
+
+def plan(job: Job) -> Plan:
+    """The cells of a job. Costs a few forwards of every defence; reads the test images once for their fingerprint."""
+    probe = torch.stack([job.images[place][0] for place in range(min(PROBE, len(job.images)))])
+    shape = tuple(probe.shape[1:])
+    data = {
+        "name": job.name,
+        "split": "test",
+        "fingerprint": job.images.fingerprint(),
+        "channels": shape[0],
+    }
+    copies = {name: _fast(module, probe) for name, module in job.modules.items()} if job.fast else job.modules
+    given = [foreign.read(path, shape, len(job.images)) for path in job.adversarial]
+    fit = None if job.train is None or not _needs_fit(job.threats) else fits.training_facts(job.train)
     cells = planning.plan(
-        planning.attempts(modules, threats, fingerprint),
-        planning.attempts(copies, threats, fingerprint),
-        settings.attack,
-        settings.budgets,
-        settings.seed,
-        settings.chunk,
-        identity,
-        fingerprint,
-        lambda module: deterministic(module, probe),
-        list(modules),
+        job.modules,
+        copies,
+        job.threats,
+        job.attacks,
+        job.budgets,
+        job.seeds,
+        job.chunk,
+        data,
+        Facts(_once(weights.fingerprint), _once(lambda module: not deterministic(module, probe))),
+        fit,
+        given,
+        job.trainer.precision,
     )
-    folder = Path(settings.output)
-    ledger = Ledger(folder / "ledger")
+    return Plan(cells, copies, data, Costs(shape, len(job.images.classes)))
+
+
+def run(job: Job, say: Callable[[str], None]) -> Path:
+    """Evaluates; returns the result folder (evaluation/schema.py says what lies in it).
+
+    Every rank comes through here: each crafts and judges its share, the first writes the results.
+    KeyboardInterrupt where the user stopped it: the ledger holds what was done.
+    """
+    planned = plan(job)
+    first = ranks.is_first()
+    ledger = Ledger(job.output / "ledger", hold=first)
     try:
-        (folder / "config.yaml").write_text(config_yaml)
-        engine = _run(settings, cells, found, images, count, ledger, device, folder, say)
-        rows = engine.rows()
-        _replace(folder / "rows.parquet", lambda path: pq.write_table(rows, path))
-        facts = _facts(settings, cells, found, identity, images.classes, count, notes, command)
-        lines = table(rows, facts["cells"])
-        _replace(folder / "table.csv", lambda path: write_table(lines, path))
-        _samples(engine, settings.samples, folder)
-        _replace(folder / "run.json", lambda path: path.write_text(json.dumps(facts, indent=1) + "\n"))
+        if first:
+            ledger.forget_failures()
+            (job.output / "config.yaml").write_text(job.config)
+        here = ranks.launch(job.trainer)
+        for module in (*job.modules.values(), *planned.copies.values()):
+            module.to(here.device)
+        fits.prepare(planned.cells, job.train, ledger, here, say)
+        here.wait()
+        engine, stopped = _run(job, planned, ledger, here, say)
+        if stopped:
+            say(f"stopped; the same command goes on from what {job.output} holds")
+            raise KeyboardInterrupt
+        here.wait()
+        if here.first:
+            engine.conclude()
+            results.write(job, planned, engine)
+        here.wait()
     finally:
         ledger.close()
-    for path in ledger.damaged:
-        say(f"damaged, moved aside and made anew: {path}")
-    for cell in cells:
-        if cell.status != "done":
-            say(f"failed: {_describe(cell)}: {cell.reason}")
-    return folder
+    if first:
+        for path in ledger.damaged:
+            say(f"damaged, moved aside and made anew: {path}")
+        for cell in planned.cells:
+            if cell.status != "done":
+                say(f"failed: {cell.describe()}: {cell.reason}")
+    return job.output
 
 
-def _defences(settings, explicit: bool, notes: list[str], say: Callable[[str], None]) -> list[Defence]:
-    shelf = defending.shelf(settings.weights, settings.runs, settings.data["name"])
-    networks = {"classifier": settings.classifier, "autoencoder": settings.autoencoder}
-    found = []
-    for name, chosen in settings.defence.items():
-        try:
-            defence = defending.load(name, chosen.title, chosen.purifier, chosen.classifier, shelf, networks)
-        except FileNotFoundError as missing:
-            if explicit:
-                raise
-            notes.append(f"Left out: {missing}")
-            say(f"left out: {missing}")
-            continue
-        say(f"{defence.title}: {', '.join(defence.files)}")
-        mismatch = defending.tuned_to_another(defence)
-        if mismatch:
-            notes.append(mismatch)
-            say(f"note: {mismatch}")
-        found.append(defence)
-    if not found:
-        raise ValueError(f"no weights in {shelf.folder}; `python train.py stage=classifier` makes the first")
-    shapes = {defence.name: defence.module.classifier.header["input"] for defence in found}
-    asked = {"channels": settings.data["channels"], "size": settings.data["size"]}
-    for name, shape in shapes.items():
-        for key, value in asked.items():
-            if shape[key] != value:
-                raise ValueError(f"defence {name} was trained on data.{key}={shape[key]}; this evaluation has {value}")
-    return found
+def _run(job: Job, planned: Plan, ledger: Ledger, here: ranks.Ranks, say: Callable) -> tuple[Engine, bool]:
+    cells = planned.cells
+    with progress.shown(job, planned, here, say) as (tick, note, stop):
+        engine = Engine(
+            cells,
+            job.modules,
+            {defence.name: defence.fingerprint for defence in job.defences},
+            job.images,
+            ledger,
+            job.chunk,
+            job.count,
+            tick,
+            note,
+            here,
+            job.trainer.precision,
+            job.kept,
+            np.unique(np.linspace(0, job.count - 1, min(job.samples, job.count)).astype(int)),
+            stop,
+        )
+        owner = shares(cells, [len(places) for places in engine.chunks], here.world, planned.costs)
+        finished = engine.run(owner)
+    return engine, not finished
 
 
-def _run(settings, cells, found, images, count, ledger, device, folder, say) -> Engine:
-    console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not settings.trainer.progress,
-    )
-    try:
-        with progress:
-            total = len(cells) * len(chunks(images, settings.chunk, count))
-            task = progress.add_task(f"{len(cells)} cells, {count} images", total=total)
+def _once(measure: Callable[[nn.Module], Any]) -> Callable[[nn.Module], Any]:
+    """`measure`, computed once for each module. Holds the modules, so that an id stays its own."""
+    known: dict[int, tuple[nn.Module, Any]] = {}
 
-            def note(facts: dict[str, Any]) -> None:
-                with open(folder / "timing.jsonl", "a") as timing:
-                    timing.write(json.dumps(facts) + "\n")
+    def recall(module: nn.Module) -> Any:
+        if id(module) not in known:
+            known[id(module)] = module, measure(module)
+        return known[id(module)][1]
 
-            def tick(cell: Cell, chunk: int) -> None:
-                progress.update(task, advance=1, description=_describe(cell))
-
-            engine = Engine(
-                cells,
-                {defence.name: defence.module for defence in found},
-                {defence.name: defence.fingerprint for defence in found},
-                images,
-                ledger,
-                settings.chunk,
-                count,
-                settings.seed,
-                tick,
-                note,
-                device,
-            )
-            engine.run()
-            progress.update(task, description=f"{len(cells)} cells, {count} images")
-    except KeyboardInterrupt:
-        say(f"interrupted; the same command goes on from what {folder} holds")
-        raise
-    return engine
+    return recall
 
 
-def _facts(
-    settings, cells, found, identity: dict[str, str], classes: list[str], count: int, notes, command: str
-) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA_VERSION,
-        "name": Path(settings.output).name,
-        "command": command,
-        "data": {
-            "name": identity["name"],
-            "split": identity["split"],
-            "images": count,
-            "size": settings.data["size"],
-            "channels": settings.data["channels"],
-            "fingerprint": identity["fingerprint"],
-        },
-        "classes": classes,
-        "seed": settings.seed,
-        "defences": [
-            {
-                "name": defence.name,
-                "title": defence.title,
-                "about": defence.about,
-                "weights": defence.files,
-                "judge": defence.fingerprint,
-                "has_purifier": defence.module.has_purifier,
-            }
-            for defence in found
-        ],
-        "cells": [
-            {
-                "crafted": cell.key,
-                "threat": threat,
-                "source": source,
-                "route": cell.preimage["route"],
-                "attack": cell.attack,
-                "options": cell.preimage["options"],
-                "norm": cell.preimage["norm"],
-                "budget": cell.preimage["budget"],
-                "leave_early": cell.preimage["leave_early"],
-                "judges": list(judges),
-                "status": cell.status,
-                "reason": cell.reason,
-            }
-            for cell in cells
-            if cell.source is not None
-            for threat, source, judges in cell.views
-        ],
-        "notes": notes,
-        "versions": weights.versions(),
-    }
-
-
-def _samples(engine: Engine, wanted: int, folder: Path) -> None:
-    """samples.safetensors: a few images spread over the selection, as every cell and purifier left them."""
-    if not wanted:
-        return
-    places = np.unique(np.linspace(0, engine.count - 1, min(wanted, engine.count)).astype(int))
-    clean = torch.stack([engine.images[place][0] for place in places])
-    tensors = {"image": torch.tensor([engine.images[place][2] for place in places]), "clean": clean}
-
-    def purify(name: str, images: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return engine.defences[name].purifier(images.to(engine.device)).cpu()
-
-    guarded = [name for name, defended in engine.defences.items() if defended.has_purifier]
-    for name in guarded:
-        tensors[f"purified/clean/{engine.judges[name]}"] = purify(name, clean)
-    for cell in engine.cells:
-        if cell.source is None or cell.status != "done":
-            continue
-        kept = {number: engine.adversarial(cell, number) for number in np.unique(places // engine.chunk_size).tolist()}
-        left = torch.stack([kept[place // engine.chunk_size][place % engine.chunk_size] for place in places])
-        tensors[f"adversarial/{cell.key}"] = left
-        for name in cell.judges:
-            if name in guarded:
-                tensors[f"purified/{cell.key}/{engine.judges[name]}"] = purify(name, left)
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    _replace(folder / "samples.safetensors", lambda path: path.write_bytes(save(tensors)))
+def _needs_fit(threats: dict[str, dict[str, Any]]) -> bool:
+    return any({"learned", "affine"} & set(threat["routes"]) for threat in threats.values())
 
 
 def _fast(defended: Defended, probe: torch.Tensor) -> Defended:
     """A faster copy of a defended module for crafting, part by part, so that every route finds its parts."""
     purifier = folded(defended.purifier, probe) if defended.has_purifier else None
     return Defended(purifier, folded(defended.classifier, probe)).eval()
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    beside = path.with_name(path.name + ".part")
-    write(beside)
-    os.replace(beside, path)
-
-
-def _describe(cell: Cell) -> str:
-    if cell.source is None:
-        return "clean images"
-    facts = cell.preimage
-    return f"{cell.views[0][0]} {cell.views[0][1]} {facts['route']} {cell.attack} {facts['norm']} {facts['budget']:.4g}"
-
-
-def _device(accelerator: str) -> torch.device:
-    wants_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    if wants_gpu and not torch.cuda.is_available():
-        raise ValueError(f"trainer.accelerator={accelerator}: torch sees no GPU here; trainer=auto takes the CPU")
-    return torch.device("cuda" if wants_gpu else "cpu")

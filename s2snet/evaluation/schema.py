@@ -8,7 +8,9 @@ knows this file and nothing else of the evaluation.
       run.json               what was evaluated: data, defences, cells with their status, notes
       ledger/                what was crafted and judged (evaluation/ledger.py)
       rows.parquet           ROW_SCHEMA, sorted by SORT_ORDER
-      table.csv              TABLE_COLUMNS
+      table.csv              TABLE_COLUMNS: accuracies with their intervals
+      measures.csv           MEASURE_COLUMNS: everything else that was measured, one figure a line
+      curves.csv             CURVE_COLUMNS: accuracy against the size of the perturbation
       samples.safetensors    the images of the explorer (see SAMPLES)
       timing.jsonl           seconds and passes; the one file that differs between two equal runs
       figures/  report.html
@@ -16,7 +18,7 @@ knows this file and nothing else of the evaluation.
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # The measured part of a row: what the ledger keeps for each (crafted cell, judge).
 MEASURED = [
@@ -30,8 +32,12 @@ MEASURED = [
     ("l2", pa.float64()),
     ("l1", pa.float64()),
     ("l2_normalised", pa.float64()),  # ||x' - x||_2 / ||x||_2 in [0, 1] pixels
+    ("l2_standardised", pa.float64()),  # the same after subtracting the data's mean and dividing by its std
     ("purified_pixel", pa.float32()),  # ||A(x') - x'||_2, 0 for the identity
     ("purified_signal", pa.float32()),  # ||A(x') - A(x)||_2
+    ("psnr", pa.float32()),  # of A(x') clipped to [0, 1] against x', in dB; null but for clean rows of a purifier
+    ("ssim", pa.float32()),  # likewise; also null for images smaller than its window of 11 pixels
+    ("target", pa.int32()),  # the class that the attack was to reach; -1 for an untargeted one
     ("forwards", pa.int32()),  # passes through the source that crafting this image took
     ("backwards", pa.int32()),
 ]
@@ -45,27 +51,62 @@ NAMING = [
     ("source", pa.string()),  # the defence whose gradients were taken ("none": the bare classifier)
     ("route", pa.string()),
     ("attack", pa.string()),
-    ("norm", pa.string()),  # linf, l2; empty for clean rows
-    ("budget", pa.float64()),  # eps in [0, 1] pixel units; 0 for clean rows
+    ("norm", pa.string()),  # linf, l2, l1; empty for clean rows
+    ("budget", pa.float64()),  # eps in [0, 1] pixel units; 0 for clean rows; infinite for a minimal attack
+    ("seed", pa.int32()),  # of the random numbers; -1 where there are none and the rows serve every seed
 ]
 
 ROW_SCHEMA = pa.schema(NAMING + MEASURED)
 MEASURED_SCHEMA = pa.schema(MEASURED)
-SORT_ORDER = ("defence", "threat", "source", "route", "attack", "norm", "budget", "crafted", "image")
+SORT_ORDER = ("defence", "threat", "source", "route", "attack", "norm", "budget", "seed", "crafted", "image")
+
+LABEL = ("defence", "threat", "route", "attack", "norm", "budget")  # what names a line
 
 TABLE_COLUMNS = (
-    "defence",
-    "threat",
-    "route",
-    "attack",
-    "norm",
-    "budget",
-    "accuracy",  # over all selected images, in [0, 1]; empty where the cell failed
+    *LABEL,  # budget "inf": a minimal attack without a limit
+    "accuracy",  # over all selected images, in [0, 1]; mean over seeds; empty where the cell failed
     "low",  # 95 % Wilson interval over images
     "high",
-    "images",  # n, the denominator
+    "images",  # n, the denominator of accuracy
+    "success",  # attack success rate: share turned of the images that are right without an attack
+    "clean_correct",  # the denominator of success
+    "distance",  # minimal attacks: median distance over the clean-correct images, a failure counting as infinite
+    "reached",  # targeted attacks: share of all images that the judge takes for the target
+    "seeds",  # over how many seeds accuracy is the mean
+    "spread",  # largest minus smallest accuracy over the seeds; empty for one seed
     "status",  # done, "failed: reason", or "incomplete: what is missing" for a worst case
 )
+
+MEASURE_COLUMNS = (
+    *LABEL,
+    "measure",  # a name in MEASURES
+    "class",  # the class it is taken over; empty for all
+    "value",
+    "images",  # over how many images
+)
+
+MEASURES = {
+    "accuracy": "per class, without an attack and in the worst case of each budget",
+    "clean_cost": "accuracy lost without an attack against the undefended classifier",
+    "psnr": "mean over clean images of the purifier's peak signal-to-noise ratio, dB",
+    "ssim": "mean over clean images of the purifier's structural similarity",
+    "purified_pixel": "median ||A(x') - x'||_2",
+    "purified_signal": "median ||A(x') - A(x)||_2",
+    "linf": "mean ||x' - x||_inf",
+    "l2_normalised": "mean ||x' - x||_2 / ||x||_2 in [0, 1] pixels, over all images",
+    "l2_normalised_turned": "the same over the images that were turned",
+    "l2_standardised": "mean ||x' - x||_2 / ||x||_2 with the data's mean and std taken out, over all images",
+}
+
+CURVE_COLUMNS = (
+    "defence",
+    "threat",  # or WORST_CASE for all of them
+    "distance",  # one of CURVE_DISTANCES
+    "at",  # its value
+    "accuracy",  # share of all images that no image found at that distance or nearer turns
+    "images",
+)
+CURVE_DISTANCES = ("linf", "l2", "l2_normalised", "l2_standardised")
 
 CLEAN = "clean"  # the threat of rows without an attack
 WORST_CASE = "worst_case"  # as threat, route or attack: the minimum per image over all of them

@@ -1,25 +1,32 @@
 """From rows to the table: accuracies with their intervals, worst cases, and what is missing from them.
 
-Knows numpy and pyarrow, no torch: a result can be scored again on any machine.
+Knows numpy and pyarrow, no torch: a result can be scored again on any machine. Rows are read a cell at a time,
+so a table of millions of them takes a few bytes per image and line.
 """
 
 import csv
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from s2snet.evaluation.schema import CLEAN, TABLE_COLUMNS, WORST_CASE
+from s2snet.evaluation.schema import CLEAN, LABEL, NAMING, SORT_ORDER, TABLE_COLUMNS, WORST_CASE
 
-LABEL = TABLE_COLUMNS[:6]  # what names a line: defence, threat, route, attack, norm, budget
 NAMED_IN_STATUS = 3  # a status names so many missing parts and counts the others
+EVERY_SEED = -1  # the seed of rows that no random number touched
+SHARES = ("accuracy", "low", "high", "success", "reached", "spread", "distance")  # numbers of a line, or None
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The Wilson score interval (low, high) of a share of n. n = 0 is a ValueError: no images, no share."""
+def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The Wilson score interval (low, high) of a share of n; `successes` may be a mean over seeds.
+
+    n = 0 is a ValueError: no images, no share.
+    """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} of {n} is no share; successes must lie in 0..n and n must be 1 or more")
     if not 0 < confidence < 1:
@@ -42,65 +49,246 @@ class Part:
     seen: np.ndarray | None = None  # bool over the selected images; None where the cell has no rows
     right: np.ndarray | None = None  # bool over the selected images; True where unseen
     failure: str | None = None  # why the cell is not done
+    seed: int = EVERY_SEED
+    size: np.ndarray | None = None  # distance over the selected images of what a minimal attack found, else infinite
+    reached: np.ndarray | None = None  # bool over the selected images: a targeted attack got there
 
 
-def table(rows: pa.Table, cells: list[dict]) -> list[dict]:
-    """The table's lines (dicts of TABLE_COLUMNS), sorted, the worst cases after what they are taken from.
+def groups(rows: pa.Table | str | Path) -> Iterator[tuple[dict, pa.Table]]:
+    """(naming, rows) of one cell before one judge after the other, from a table or, streaming, a rows.parquet."""
+    if isinstance(rows, pa.Table):
+        batches = rows.sort_by([(column, "ascending") for column in SORT_ORDER]).to_batches()
+    else:
+        batches = pq.ParquetFile(rows).iter_batches(batch_size=1 << 16)
+    held: list[pa.Table] = []
+    before: dict | None = None
+    for batch in batches:
+        part = pa.Table.from_batches([batch])
+        for start, stop in _runs(part.select([name for name, _ in NAMING])):
+            naming = part.slice(start, 1).select([name for name, _ in NAMING]).to_pylist()[0]
+            if naming != before and held:
+                yield before, pa.concat_tables(held)
+                held = []
+            held.append(part.slice(start, stop - start))
+            before = naming
+    if held:
+        yield before, pa.concat_tables(held)
 
-    The selected images are all images that occur in `rows`. An accuracy is over the ones that a line has, and
-    a line that lacks some says so in its status. There is a line for
 
-    - each defence without an attack (threat CLEAN);
-    - each (defence, threat, route, attack, norm, budget). Where several cells share these six, because they
-      differ in source or options only (transfer; an attack twice), the line is their minimum per image;
-    - each (defence, threat, norm, budget) of more than one cell, route and attack WORST_CASE;
-    - each (defence, norm, budget), threat, route and attack WORST_CASE.
+def _runs(names: pa.Table) -> list[tuple[int, int]]:
+    """The stretches over which no column changes."""
+    changed = np.zeros(len(names), bool)
+    changed[:1] = True
+    for column in names.itercolumns():
+        codes = column.combine_chunks().dictionary_encode(null_encoding="encode").indices.to_numpy()
+        changed[1:] |= codes[1:] != codes[:-1]
+    starts = np.flatnonzero(changed).tolist()
+    return list(zip(starts, [*starts[1:], len(names)], strict=True))
 
-    A worst case is the minimum per image over the cells and the clean prediction, since an attacker may leave
-    the image alone. Where a cell failed or lacks images, it is an upper bound, and incomplete. Images that a
-    failed cell turned before it failed stay turned in the worst case.
+
+class Scores:
+    """The parts of every line, over the selected images: all images that occur in the rows.
+
+    `cells` is what run.json says of them; `budgets` the radii of each norm, at which a minimal attack's findings
+    are counted: right is what it turned only farther away, or not at all.
     """
-    selected = np.unique(rows["image"].to_numpy())
-    labels = collect(rows, cells, selected)
-    clean: dict[str, list[Part]] = {}
-    worst: dict[tuple, list[Part]] = {}
-    for (defence, threat, _, _, norm, budget), parts in labels.items():
-        if threat == CLEAN:
-            clean.setdefault(defence, []).extend(parts)
-            continue
-        worst.setdefault((defence, threat, WORST_CASE, WORST_CASE, norm, budget), []).extend(parts)
-        worst.setdefault((defence, WORST_CASE, WORST_CASE, WORST_CASE, norm, budget), []).extend(parts)
-    lines = [one_line(label, parts, selected) for label, parts in labels.items() if label[1] != CLEAN]
-    for defence in {label[0] for label in labels}:
-        clean.setdefault(defence, [Part(CLEAN, failure="no rows")])
-        lines.append(one_line((defence, CLEAN, "", "", "", 0.0), clean[defence], selected))
-    for label, parts in worst.items():
-        if label[1] == WORST_CASE or len(parts) > 1:
-            lines.append(one_line(label, clean[label[0]] + parts, selected))
-    return sorted(lines, key=order)
 
+    def __init__(self, rows: pa.Table | str | Path, cells: list[dict], budgets: dict[str, list[float]] | None = None):
+        self.budgets = budgets or {}
+        self.selected, self.labels = _selection(rows)
+        self.parts: dict[tuple, dict[str, Part]] = {}  # {label: {crafted key: part}}
+        for naming, group in groups(rows):
+            self._add(naming, group)
+        self._missing(cells)
+        seeds = {part.seed for parts in self.parts.values() for part in parts.values()}
+        self.seeds = sorted(seeds - {EVERY_SEED}) or [EVERY_SEED]
 
-def collect(rows: pa.Table, cells: list[dict], selected: np.ndarray) -> dict[tuple, list[Part]]:
-    """{label: its parts, one per crafted key}, from the rows and from the cells that have none."""
-    parts: dict[tuple, dict[str, Part]] = {}
-    grouped = rows.group_by([*LABEL, "crafted"], use_threads=False).aggregate([("image", "list"), ("correct", "list")])
-    names = [grouped[column].to_pylist() for column in (*LABEL, "crafted")]
-    for i, (*names_of_label, crafted) in enumerate(zip(*names, strict=True)):
-        label = label_of(dict(zip(LABEL, names_of_label, strict=True)))
-        at = np.searchsorted(selected, grouped["image_list"][i].values.to_numpy())
-        seen, right = np.zeros(len(selected), bool), np.ones(len(selected), bool)
+    def _add(self, naming: dict, group: pa.Table) -> None:
+        at = np.searchsorted(self.selected, group["image"].to_numpy())
+        seen, right = np.zeros(len(self.selected), bool), np.ones(len(self.selected), bool)
         seen[at] = True
-        np.logical_and.at(right, at, grouped["correct_list"][i].values.to_numpy(zero_copy_only=False))
-        parts.setdefault(label, {})[crafted or ""] = Part(name_of(label), seen, right)
-    for cell in cells:
-        for judge in cell["judges"]:
-            label = label_of({**cell, "defence": judge})
-            part = parts.setdefault(label, {}).setdefault(cell["crafted"] or "", Part(name_of(label)))
-            if cell["status"] != "done":
-                part.failure = " ".join(str(cell.get("reason") or cell["status"]).split())
-            elif part.seen is None:
-                part.failure = "no rows"
-    return {label: list(by_key.values()) for label, by_key in parts.items()}
+        correct = group["correct"].to_numpy()
+        np.logical_and.at(right, at, correct)
+        size, reached = np.full(len(self.selected), np.inf), None
+        if math.isinf(naming["budget"]):
+            turned = np.where(correct, np.inf, group[naming["norm"]].to_numpy())
+            np.minimum.at(size, at, turned)
+        target = group["target"].fill_null(-1).to_numpy()
+        if (target >= 0).any():
+            reached = np.zeros(len(self.selected), bool)
+            reached[at] = group["prediction"].to_numpy() == target
+        for label, eps in self._lines(naming):
+            within = right | (size > eps) if math.isinf(naming["budget"]) else right
+            key = naming["crafted"] or f"seed {naming['seed']}"
+            part = Part(name_of(label), seen, within, None, naming["seed"], size, reached)
+            self.parts.setdefault(label, {})[key] = part
+
+    def _lines(self, naming: dict) -> list[tuple[tuple, float]]:
+        """(label, radius) of each line that a cell contributes to: a minimal attack to one per budget of its norm."""
+        label = label_of(naming)
+        if not math.isinf(label[-1]):
+            return [(label, label[-1])]
+        return [((*label[:-1], eps), eps) for eps in [*self.budgets.get(label[-2], []), math.inf]]
+
+    def _missing(self, cells: list[dict]) -> None:
+        """Marks what failed, and adds what has no rows at all."""
+        for cell in cells:
+            for judge in cell["judges"]:
+                naming = {**cell, "defence": judge}
+                if "budget" in cell and cell["budget"] is None:
+                    naming["budget"] = math.inf
+                for label, _ in self._lines(naming):
+                    seed = EVERY_SEED if cell.get("seed") is None else cell["seed"]
+                    parts = self.parts.setdefault(label, {})
+                    part = parts.setdefault(cell["crafted"] or f"seed {seed}", Part(name_of(label), seed=seed))
+                    if cell["status"] != "done":
+                        part.failure = " ".join(str(cell.get("reason") or cell["status"]).split())
+                    elif part.seen is None:
+                        part.failure = "no rows"
+
+    def table(self) -> list[dict]:
+        """The table's lines (dicts of TABLE_COLUMNS), sorted, the worst cases after what they are taken from.
+
+        An accuracy is over the images that a line has, and a line that lacks some says so in its status. There is
+        a line for
+
+        - each defence without an attack (threat CLEAN);
+        - each (defence, threat, route, attack, norm, budget). Where several cells share these six, because they
+          differ in source or options only (transfer; an attack twice), the line is their minimum per image;
+        - each minimal attack likewise, at each budget of its norm and without one (budget infinite);
+        - each (defence, threat, norm, budget) of more than one cell, route and attack WORST_CASE;
+        - each (defence, norm, budget), threat, route and attack WORST_CASE.
+
+        A worst case is the minimum per image over the cells and the clean prediction, since an attacker may leave
+        the image alone. Where a cell failed or lacks images, it is an upper bound, and incomplete. Images that a
+        failed cell turned before it failed stay turned in the worst case. With several seeds each line is taken
+        for each of them by itself, and its accuracy is the mean.
+        """
+        labels, worst = self._gathered()
+        clean = {label[0]: parts for label, parts in labels.items() if label[1] == CLEAN}
+        for defence in {label[0] for label in labels} - clean.keys():
+            clean[defence] = labels[defence, CLEAN, "", "", "", 0.0] = [Part(CLEAN, failure="no rows")]
+        lines = [self._line(label, parts, clean[label[0]]) for label, parts in labels.items()]
+        lines += [self._line(label, clean[label[0]] + parts, clean[label[0]]) for label, parts in worst.items()]
+        return sorted(lines, key=order)
+
+    def worst_cases(self) -> dict[tuple, np.ndarray]:
+        """{label: bool over the selected images that some seed leaves right}, for clean lines and worst cases."""
+        labels, worst = self._gathered()
+        clean = {label[0]: parts for label, parts in labels.items() if label[1] == CLEAN}
+        found = {label: parts for label, parts in labels.items() if label[1] == CLEAN}
+        found |= {label: clean.get(label[0], []) + parts for label, parts in worst.items()}
+        return {
+            label: np.all([part.right for part in parts if part.seen is not None], axis=0)
+            for label, parts in found.items()
+            if any(part.seen is not None for part in parts)
+        }
+
+    def _gathered(self) -> tuple[dict[tuple, list[Part]], dict[tuple, list[Part]]]:
+        """(each label's parts, each worst case's parts without the clean ones)."""
+        labels: dict[tuple, list[Part]] = {}
+        worst: dict[tuple, list[Part]] = {}
+        for label, by_key in self.parts.items():
+            parts = list(by_key.values())
+            defence, threat, _, _, norm, budget = label
+            if threat == CLEAN:
+                labels.setdefault((defence, CLEAN, "", "", "", 0.0), []).extend(parts)
+                continue
+            labels[label] = parts
+            if math.isfinite(budget):
+                worst.setdefault((defence, threat, WORST_CASE, WORST_CASE, norm, budget), []).extend(parts)
+                worst.setdefault((defence, WORST_CASE, WORST_CASE, WORST_CASE, norm, budget), []).extend(parts)
+        several = {
+            label: parts
+            for label, parts in worst.items()
+            if label[1] == WORST_CASE or max(len(self._of(parts, seed)) for seed in self.seeds) > 1
+        }
+        return labels, several
+
+    def _of(self, parts: list[Part], seed: int) -> list[Part]:
+        return [part for part in parts if part.seed in (seed, EVERY_SEED)]
+
+    def _line(self, label: tuple, parts: list[Part], clean: list[Part]) -> dict:
+        """The line of the minimum per image over `parts`, averaged over the seeds."""
+        line = dict.fromkeys(TABLE_COLUMNS) | dict(zip(LABEL, label, strict=True))
+        by_seed = [self._of(parts, seed) for seed in self.seeds]
+        if all(chosen == by_seed[0] for chosen in by_seed):
+            by_seed = by_seed[:1]  # nothing here was drawn at random
+        outcomes = [self._outcome(chosen) for chosen in by_seed]
+        failed = next((outcome for outcome in outcomes if outcome["n"] == 0), None)
+        if failed is not None:
+            return line | {"images": 0, "seeds": len(by_seed), "status": failed["status"]}
+        n = min(outcome["n"] for outcome in outcomes)
+        shares = [outcome["right"].sum() / outcome["n"] for outcome in outcomes]
+        accuracy = float(np.mean(shares))
+        low, high = wilson(accuracy * n, n)
+        line |= {"accuracy": accuracy, "low": low, "high": high, "images": n, "seeds": len(by_seed)}
+        line["spread"] = float(max(shares) - min(shares)) if len(shares) > 1 else None
+        line["status"] = next((o["status"] for o in outcomes if o["status"] != "done"), "done")
+        if label[1] != CLEAN:
+            turned, base, sizes = [], [], []
+            for seed, outcome in zip(self.seeds, outcomes, strict=False):
+                fine = self._outcome(self._of(clean, seed))
+                both = fine["seen"] & outcome["seen"] & fine["right"]
+                base.append(int(both.sum()))
+                turned.append(float((both & ~outcome["right"]).sum() / max(both.sum(), 1)))
+                sizes.append(_median(outcome["size"][both]))
+            line["clean_correct"] = min(base)
+            line["success"] = float(np.mean(turned)) if min(base) else None
+            if math.isinf(label[-1]):
+                line["distance"] = float(np.mean(sizes)) if min(base) else None
+        reached = [outcome["reached"] for outcome in outcomes if outcome["reached"] is not None]
+        line["reached"] = float(np.mean([got.sum() / n for got in reached])) if reached else None
+        return line
+
+    def _outcome(self, parts: list[Part]) -> dict:
+        """Of one seed: the images seen, those right in all parts, and what is missing, as arrays and a status."""
+        failures = [part.failure for part in parts if part.failure]
+        usable = [part for part in parts if part.seen is not None]
+        nothing = np.zeros(len(self.selected), bool)
+        seen = np.any([part.seen for part in usable], axis=0) if usable else nothing
+        n = int(seen.sum())
+        if len(failures) == len(parts) or n == 0:
+            status = "failed: " + listed(sorted(set(failures)) or ["no images"])
+            return {"n": 0, "status": status, "seen": nothing, "right": nothing, "size": nothing, "reached": None}
+        missing = [f"{part.name} failed ({part.failure})" for part in parts if part.failure]
+        for part in usable:
+            lacking = len(self.selected) - int(part.seen.sum())
+            if lacking and not part.failure:
+                missing.append(f"{part.name} lacks {lacking} of {len(self.selected)} images")
+        reached = [part.reached for part in usable if part.reached is not None]
+        sizes = [part.size for part in usable if part.size is not None]
+        return {
+            "n": n,
+            "status": "incomplete: " + listed(sorted(set(missing))) if missing else "done",
+            "seen": seen,
+            "right": seen & np.all([part.right for part in usable], axis=0),
+            "size": np.min(sizes, axis=0) if sizes else np.full(len(self.selected), np.inf),
+            "reached": np.any(reached, axis=0) if reached else None,
+        }
+
+
+def table(rows: pa.Table | str | Path, cells: list[dict], budgets: dict[str, list[float]] | None = None) -> list[dict]:
+    """The table's lines; see Scores, which also says more."""
+    return Scores(rows, cells, budgets).table()
+
+
+def _selection(rows: pa.Table | str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """(the images that occur in the rows, ascending, and their labels)."""
+    images, labels = np.empty(0, np.int64), np.empty(0, np.int32)
+    for _, group in groups(rows):
+        found = group["image"].to_numpy()
+        if len(found) == len(images) and np.array_equal(found, images):
+            continue  # as nearly always: every cell has all images
+        everything = np.concatenate([images, found])
+        images, first = np.unique(everything, return_index=True)
+        labels = np.concatenate([labels, group["label"].to_numpy()])[first]
+    return images, labels
+
+
+def _median(values: np.ndarray) -> float:
+    """The middle value; infinite where half or more of them are."""
+    return float(np.sort(values)[len(values) // 2]) if len(values) else math.nan
 
 
 def label_of(named: dict) -> tuple:
@@ -111,28 +299,7 @@ def label_of(named: dict) -> tuple:
 
 def name_of(label: tuple) -> str:
     """Threat, route and attack as a status names them."""
-    return " ".join(name for name in label[1:4] if name)
-
-
-def one_line(label: tuple, parts: list[Part], selected: np.ndarray) -> dict:
-    """The line of the minimum per image over `parts`."""
-    line = dict(zip(LABEL, label, strict=True))
-    failures = [part.failure for part in parts if part.failure]
-    usable = [part for part in parts if part.seen is not None]
-    seen = np.any([part.seen for part in usable], axis=0) if usable else np.zeros(len(selected), bool)
-    n = int(seen.sum())
-    if len(failures) == len(parts) or n == 0:
-        status = "failed: " + listed(sorted(set(failures)) or ["no images"])
-        return line | {"accuracy": None, "low": None, "high": None, "images": 0, "status": status}
-    right = int((seen & np.all([part.right for part in usable], axis=0)).sum())
-    low, high = wilson(right, n)
-    missing = [f"{part.name} failed ({part.failure})" for part in parts if part.failure]
-    for part in usable:
-        lacking = len(selected) - int(part.seen.sum())
-        if lacking and not part.failure:
-            missing.append(f"{part.name} lacks {lacking} of {len(selected)} images")
-    status = "incomplete: " + listed(sorted(set(missing))) if missing else "done"
-    return line | {"accuracy": right / n, "low": low, "high": high, "images": n, "status": status}
+    return " ".join(name for name in label[1:4] if name and name != "none")
 
 
 def listed(reasons: list[str]) -> str:
@@ -151,35 +318,36 @@ def headline(lines: list[dict]) -> dict[tuple[str, str, str, float], dict]:
     """{(defence, threat, norm, budget): the one line that speaks for that threat}.
 
     The threat is CLEAN (norm "", budget 0.0), WORST_CASE over everything, or any other that occurs; its line
-    is its worst case or, where it has one cell only, that cell's.
+    is its worst case or, where it has one cell only, that cell's. Minimal attacks without a budget speak nowhere.
     """
     speaking: dict[tuple[str, str, str, float], dict] = {}
     for line in lines:
         key = (line["defence"], line["threat"], line["norm"], line["budget"])
-        if key not in speaking or line["attack"] == WORST_CASE:
+        if math.isfinite(line["budget"]) and (key not in speaking or line["attack"] == WORST_CASE):
             speaking[key] = line
     return speaking
 
 
 def write_table(lines: list[dict], path: str | Path) -> None:
-    """Writes table.csv: accuracies with six decimals, budgets as Python writes them, nothing where None."""
-    shares = ("accuracy", "low", "high")
+    """Writes table.csv: shares and distances with six decimals, budgets as Python writes them, nothing where None."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(TABLE_COLUMNS)
         for line in lines:
-            texts = {column: line[column] for column in TABLE_COLUMNS}
+            texts = {column: "" if line[column] is None else line[column] for column in TABLE_COLUMNS}
             texts["budget"] = repr(float(line["budget"]))
-            texts |= {column: "" if line[column] is None else f"{line[column]:.6f}" for column in shares}
+            texts |= {column: "" if line[column] is None else f"{line[column]:.6f}" for column in SHARES}
             writer.writerow(texts.values())
 
 
 def read_table(path: str | Path) -> list[dict]:
-    """The lines of a table.csv, with numbers as numbers and None where a share is empty."""
+    """The lines of a table.csv, with numbers as numbers and None where one is empty."""
     with open(path, encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     for line in lines:
-        for column in ("accuracy", "low", "high"):
+        for column in SHARES:
             line[column] = float(line[column]) if line[column] else None
-        line["budget"], line["images"] = float(line["budget"]), int(line["images"])
+        for column in ("images", "seeds", "clean_correct"):
+            line[column] = int(line[column]) if line[column] else None
+        line["budget"] = float(line["budget"])
     return lines

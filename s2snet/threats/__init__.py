@@ -1,6 +1,7 @@
 """Threats: from defended modules to what an attacker differentiates (routes) and who judges (knowledge)."""
 
-from s2snet.threats.knowledge import THREATS, Attempt
+from s2snet.threats.knowledge import THREATS, Attempt, Facts
 from s2snet.threats.routes import ROUTES
+from s2snet.threats.surrogates import SURROGATES, fit
 
-__all__ = ["ROUTES", "THREATS", "Attempt"]
+__all__ = ["ROUTES", "SURROGATES", "THREATS", "Attempt", "Facts", "fit"]

@@ -1,12 +1,30 @@
 """Routes: how gradients pass through a purifier. The forward value is always the real one, bit for bit.
 
-A route is a function from a defended module to a source; a new one is one function and one line in ROUTES.
+A route builds a source from a defended module; a new one is one function and one line in ROUTES. Which of them
+tells the truth about a purifier cannot be known beforehand: an evaluation takes all and counts the minimum.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from s2snet.models import Defended
+
+
+class Route(NamedTuple):
+    """How to build a source, and where that makes sense."""
+
+    build: Callable[..., nn.Module]  # (defended, surrogate, **options) -> source
+    offered: Callable[[Defended, bool], bool]  # (defended, whether it answers at random)
+    options: tuple[str, ...] = ()  # names in the threat's settings; they become part of the key
+    surrogate: str | None = None  # a name in SURROGATES: a network to be fitted to the purifier first
+
+
+def exact(defended: Defended, surrogate: None) -> nn.Module:
+    """Autograd as it is, end to end."""
+    return defended
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -21,30 +39,119 @@ class _StraightThrough(torch.autograd.Function):
         return gradient, None
 
 
-class IdentityRoute(nn.Module):
-    """A defended module whose purifier is differentiated as the identity."""
+class Through(nn.Module):
+    """A defended module that is differentiated as if `stand_in` stood in the purifier's place."""
 
-    def __init__(self, defended: Defended):
+    def __init__(self, defended: Defended, stand_in: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.defended = defended
+        self.defended, self.stand_in = defended, stand_in
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
             purified = self.defended.purifier(images)
-        return self.defended.classifier(_StraightThrough.apply(images, purified))
+        return self.defended.classifier(_StraightThrough.apply(self.stand_in(images), purified))
 
 
-def exact(defended: Defended) -> nn.Module:
-    """Autograd as it is, end to end."""
-    return defended
-
-
-def identity(defended: Defended) -> nn.Module:
+def identity(defended: Defended, surrogate: None) -> nn.Module:
     """BPDA with the identity (Athalye et al., arXiv 1802.00420, section 4.1): for purifiers near the identity.
 
     Saves the purifier's backward pass.
     """
-    return IdentityRoute(defended)
+    return Through(defended, nn.Identity())
 
 
-ROUTES = {"exact": exact, "identity": identity}
+def fitted(defended: Defended, surrogate: nn.Module, fit_steps: int) -> nn.Module:
+    """BPDA with a network fitted to the purifier on training images (threats/surrogates.py)."""
+    return Through(defended, surrogate)
+
+
+class Soft(nn.Module):
+    """A defended SegNet whose pooling indices are differentiated as a soft assignment."""
+
+    def __init__(self, defended: Defended, temperature: float):
+        super().__init__()
+        self.defended, self.temperature = defended, temperature
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.defended.classifier(self.defended.purifier.soft(images, self.temperature))
+
+
+def soft(defended: Defended, surrogate: None, temperature: float) -> nn.Module:
+    """Exact gradients plus what a moving pooling index would do (SegNet.soft)."""
+    return Soft(defended, temperature)
+
+
+class _MeanJacobian(torch.autograd.Function):
+    """Forward: the module's logits. Backward: the mean of its exact backward passes around the images."""
+
+    @staticmethod
+    def forward(ctx, images: Tensor, module: nn.Module, noise: Tensor) -> Tensor:
+        ctx.module, ctx.noise = module, noise
+        ctx.save_for_backward(images)
+        return module(images)
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor) -> tuple[Tensor, None, None]:
+        (images,) = ctx.saved_tensors
+        total = torch.zeros_like(images)
+        for shift in ctx.noise:
+            with torch.enable_grad():
+                near = (images + shift).requires_grad_(True)
+                total += torch.autograd.grad(ctx.module(near), near, cotangent)[0]
+        return total / len(ctx.noise), None, None
+
+
+class Smoothed(nn.Module):
+    """A defended module whose backward pass is the mean over draws of noise around the image.
+
+    The draws are the same for every image and step, in pairs of opposite sign: so the source is deterministic,
+    an image's result is its own, and an odd gradient does not drift. `draws_per_backward` says what one costs.
+    """
+
+    def __init__(self, defended: Defended, smoothing: float, draws: int):
+        super().__init__()
+        self.defended, self.smoothing = defended, smoothing
+        self.draws_per_backward = max(2, draws + draws % 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        half = torch.randn((self.draws_per_backward // 2, *images.shape[1:]), generator=generator)
+        noise = torch.cat([half, -half]).to(images) * self.smoothing
+        return _MeanJacobian.apply(images, self.defended, noise)
+
+
+def smoothed(defended: Defended, surrogate: None, smoothing: float, draws: int) -> nn.Module:
+    """The mean of exact gradients over Gaussian noise of standard deviation `smoothing` pixels: sees over kinks."""
+    return Smoothed(defended, smoothing, draws)
+
+
+def eot(defended: Defended, surrogate: None, draws: int) -> nn.Module:
+    """Expectation over transformation (arXiv 1707.07397): the attack itself averages over `draws` (its option)."""
+    return defended
+
+
+def _always(defended: Defended, random: bool) -> bool:
+    return True
+
+
+def _with_purifier(defended: Defended, random: bool) -> bool:
+    return defended.has_purifier
+
+
+def _with_indices(defended: Defended, random: bool) -> bool:
+    return getattr(defended.purifier, "has_indices", False)
+
+
+def _at_random(defended: Defended, random: bool) -> bool:
+    return random
+
+
+ROUTES = {
+    "exact": Route(exact, _always),
+    "identity": Route(identity, _with_purifier),
+    "soft": Route(soft, _with_indices, ("temperature",)),
+    "learned": Route(fitted, _with_purifier, ("fit_steps",), "learned"),
+    "affine": Route(fitted, _with_purifier, ("fit_steps",), "affine"),
+    "smoothed": Route(smoothed, _with_purifier, ("smoothing", "draws")),
+    "eot": Route(eot, _at_random, ("draws",)),
+}

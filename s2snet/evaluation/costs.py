@@ -1,0 +1,120 @@
+"""What an evaluation costs before it starts: passes of each cell, minutes on this machine, shares of the ranks."""
+
+import json
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from s2snet.attacks import Noise, Passes
+from s2snet.evaluation.cells import Cell, options
+from s2snet.evaluation.targets import TARGETS
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Passes through the source per image, without leaving early, so at most."""
+
+    forwards: float
+    backwards: float
+
+
+class Costs:
+    """The cost of each cell, counted by running its attack on two images against a model that nothing fools."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int):
+        self._shape, self._classes, self._known = shape, classes, {}
+
+    def of(self, cell: Cell) -> Cost:
+        if cell.source is None:
+            return Cost(0, 0)
+        facts = cell.preimage
+        key = json.dumps([facts["attack"], facts["options"], facts["norm"], facts["budget"]], sort_keys=True)
+        if key not in self._known:
+            self._known[key] = self._count(cell)
+        cost, draws = self._known[key], getattr(cell.source, "draws_per_backward", None)
+        return counted(cost, draws)
+
+    def _count(self, cell: Cell) -> Cost:
+        attack, chosen = options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
+        aim = chosen.pop("targets", None)
+        images = torch.full((2, *self._shape), 0.5)
+        labels, passes = torch.zeros(2, dtype=torch.int64), Passes(2)
+        module = _Firm(self._classes)
+        given = {"norm": cell.norm, "noise": Noise(0), "passes": passes}
+        if cell.preimage["budget"] is not None:
+            given["eps"] = cell.budget
+        if aim is not None:
+            given["targets"] = TARGETS[aim](module, images, labels, self._classes, Noise(0))
+        attack(module, images, labels, **given, **chosen)
+        return Cost(passes.forwards.float().mean().item(), passes.backwards.float().mean().item())
+
+
+def counted(cost: Cost, draws_per_backward: int | None) -> Cost:
+    """The passes through the network where each backward of the source is several of the network."""
+    if draws_per_backward is None:
+        return cost
+    more = cost.backwards * draws_per_backward
+    return Cost(cost.forwards + more, more)
+
+
+class _Firm(nn.Module):
+    """Answers class 0 whatever the images, with a gradient: attacks take all their steps."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        slope = torch.arange(self.classes, dtype=images.dtype) * 1e-3
+        first = torch.zeros(self.classes, dtype=images.dtype)
+        first[0] = 10.0
+        return images.flatten(1).mean(dim=1, keepdim=True) * slope + first
+
+
+def seconds_per_image(source: nn.Module, images: Tensor) -> tuple[float, float]:
+    """(of a forward, of a forward with its backward), measured on these images after a warm-up. Six passes."""
+    times = []
+    for backwards in (False, True):
+        best = float("inf")
+        for _ in range(2):
+            started = time.perf_counter()
+            with torch.set_grad_enabled(backwards):
+                x = images.clone().requires_grad_(backwards)
+                logits = source(x)
+                if backwards:
+                    torch.autograd.grad(logits.sum(), x)
+            if images.device.type == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - started)
+        times.append(best / len(images))
+    return times[0], times[1]
+
+
+def shares(cells: list[Cell], sizes: list[int], world: int, costs: Costs) -> dict[tuple[int, int], int]:
+    """{(chunk, place of the cell): its rank}: the dearest pieces first, each to the rank with the least so far.
+
+    The same on every rank: it depends on the plan alone. `sizes` is the number of images of each chunk.
+    """
+    if world == 1:
+        return {(chunk, place): 0 for chunk in range(len(sizes)) for place in range(len(cells))}
+    price = [_price(cell, costs) for cell in cells]
+    pieces = sorted(
+        ((price[place] * sizes[chunk], chunk, place) for chunk in range(len(sizes)) for place in range(len(cells))),
+        key=lambda piece: (-piece[0], *piece[1:]),
+    )
+    load, owner = [0.0] * world, {}
+    for cost, chunk, place in pieces:
+        rank = min(range(world), key=lambda r: (load[r], r))
+        load[rank] += cost
+        owner[chunk, place] = rank
+    return owner
+
+
+def _price(cell: Cell, costs: Costs) -> float:
+    """A rough weight of one image: passes through the source, judging, and a purifier as three classifiers."""
+    cost = costs.of(cell)
+    source = getattr(cell.source, "defended", cell.source)
+    weight = 4 if getattr(source, "has_purifier", False) else 1
+    return weight * (cost.forwards + 2 * cost.backwards) + 4 * len(cell.judges)

@@ -1,0 +1,58 @@
+"""Surrogates of purifiers: fitted once on training images, kept in the ledger, loaded by every rank."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s2snet.evaluation.cells import Cell
+from s2snet.evaluation.ledger import Ledger
+from s2snet.evaluation.ranks import Ranks
+from s2snet.threats import fit
+from s2snet.threats.surrogates import VERSION
+
+
+def training_facts(images: Any) -> dict[str, Any]:
+    """What a surrogate depends on besides its purifier: it becomes part of the key of each cell that uses one."""
+    return {"train": images.fingerprint(), "version": VERSION}
+
+
+def key(preimage: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(preimage, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Callable[[str], None]) -> None:
+    """Fills the surrogate of every cell that has one: from the ledger, or fitted by the first rank.
+
+    A purifier's surrogate is shared by all cells whose preimage says the same of it.
+    """
+    made: dict[str, dict[str, Tensor]] = {}
+    for cell in cells:
+        if cell.surrogate is None:
+            continue
+        name = key(fact := cell.preimage["fit"] | {"steps": cell.preimage["route"]["fit_steps"]})
+        if name not in made and ranks.first:
+            tensors = ledger.fit(name)
+            if tensors is None:
+                say(f"fitting the {fact['surrogate']} surrogate of {cell.views[0][1]}, {fact['steps']} steps")
+                purifier = cell.source.defended.purifier
+                fit(cell.surrogate, purifier, _batches(train), len(train), fact["steps"], device=ranks.device)
+                tensors = {key: tensor.cpu().contiguous() for key, tensor in cell.surrogate.state_dict().items()}
+                ledger.keep_fit(name, tensors)
+            made[name] = tensors
+    ranks.wait()
+    for cell in cells:
+        if cell.surrogate is None:
+            continue
+        name = key(cell.preimage["fit"] | {"steps": cell.preimage["route"]["fit_steps"]})
+        if name not in made:
+            made[name] = ledger.fit(name)
+        cell.surrogate.load_state_dict(made[name])
+        cell.surrogate.to(ranks.device).eval().requires_grad_(False)
+
+
+def _batches(train: Any) -> Callable[[Tensor], Tensor]:
+    return lambda places: torch.stack([train[int(place)][0] for place in places])

@@ -1,0 +1,74 @@
+"""From the settings of `python evaluate.py` to a Job: data by name, defences found on the shelf."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from s2snet import data
+from s2snet.evaluation import defences as defending
+from s2snet.evaluation.defences import Defence
+from s2snet.evaluation.forecast import forecast
+from s2snet.evaluation.run import Job, run
+
+
+def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]) -> Path | None:
+    """Evaluates what the settings name; returns the result folder, or None where only the plan was asked for.
+
+    `explicit` says that the user named the defences, so that one without weights is an error and not left out.
+    """
+    splits = data.load(data_root=settings.data_root, **settings.data)
+    notes: list[str] = []
+    job = Job(
+        name=settings.data["name"],
+        images=splits.test,
+        train=splits.train,
+        defences=_defences(settings, explicit, notes, say),
+        threats={label: vars(threat) for label, threat in settings.threat.items()},
+        attacks=settings.attack,
+        budgets=settings.budgets,
+        adversarial=settings.adversarial,
+        output=Path(settings.output),
+        count=settings.images,
+        seeds=settings.seed,
+        chunk=settings.chunk,
+        keep=settings.keep,
+        samples=settings.samples,
+        fast=settings.fast,
+        trainer=settings.trainer,
+        command=command,
+        config=config_yaml,
+        notes=notes,
+    )
+    if settings.plan:
+        forecast(job)
+        return None
+    return run(job, say)
+
+
+def _defences(settings, explicit: bool, notes: list[str], say: Callable[[str], None]) -> list[Defence]:
+    shelf = defending.shelf(settings.weights, settings.runs, settings.data["name"])
+    networks = {"classifier": settings.classifier, "autoencoder": settings.autoencoder}
+    found = []
+    for name, chosen in settings.defence.items():
+        try:
+            defence = defending.load(name, chosen.title, chosen.purifier, chosen.classifier, shelf, networks)
+        except FileNotFoundError as missing:
+            if explicit:
+                raise
+            notes.append(f"Left out: {missing}")
+            say(f"left out: {missing}")
+            continue
+        say(f"{defence.title}: {', '.join(defence.files)}")
+        mismatch = defending.tuned_to_another(defence)
+        if mismatch:
+            notes.append(mismatch)
+            say(f"note: {mismatch}")
+        found.append(defence)
+    if not found:
+        raise ValueError(f"no weights in {shelf.folder}; `python train.py stage=classifier` makes the first")
+    shapes = {defence.name: defence.module.classifier.header["input"] for defence in found}
+    asked = {"channels": settings.data["channels"], "size": settings.data["size"]}
+    for name, shape in shapes.items():
+        for key, value in asked.items():
+            if shape[key] != value:
+                raise ValueError(f"defence {name} was trained on data.{key}={shape[key]}; this evaluation has {value}")
+    return found

@@ -1,0 +1,122 @@
+"""What a table of accuracies does not say: figures (measures.csv), and accuracy over distance (curves.csv).
+
+Knows numpy and pyarrow, no torch. Reads rows a cell at a time.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from s2snet.evaluation.schema import CLEAN, CURVE_COLUMNS, CURVE_DISTANCES, MEASURE_COLUMNS, WORST_CASE
+from s2snet.evaluation.scores import Scores, groups, headline, label_of
+
+UNDEFENDED = "none"
+POINTS = 64  # of a curve, at quantiles of the distances found
+
+
+def measures(scores: Scores, rows: pa.Table | str | Path, classes: list[str]) -> list[dict]:
+    """The lines of measures.csv (dicts of MEASURE_COLUMNS), in the order of the rows, per-class accuracies last.
+
+    Where several cells share a label the value is the mean over their images.
+    """
+    sums: dict[tuple, list[np.ndarray]] = {}
+    fine: dict[str, np.ndarray] = {}  # of each defence: the images that it gets right without an attack
+    for naming, group in groups(rows):
+        label = label_of(naming)
+        if label[1] == CLEAN:
+            label = (label[0], CLEAN, "", "", "", 0.0)
+            fine[label[0]] = group["image"].to_numpy()[group["correct"].to_numpy()]
+            wanted = ("psnr", "ssim", "purified_pixel")
+        else:
+            wanted = ("linf", "l2_normalised", "l2_standardised", "purified_pixel", "purified_signal")
+        for name in wanted:
+            values = group[name].drop_null().to_numpy()
+            if len(values) and not (name.startswith("purified") and not values.any()):
+                sums.setdefault((label, name), []).append(values)
+        if label[1] != CLEAN:
+            turned = ~group["correct"].to_numpy() & np.isin(group["image"].to_numpy(), fine.get(label[0], []))
+            values = group["l2_normalised"].to_numpy()[turned]
+            if len(values):
+                sums.setdefault((label, "l2_normalised_turned"), []).append(values)
+    lines = []
+    for (label, name), found in sums.items():
+        values = np.concatenate(found)
+        value = np.median(values) if name.startswith("purified") else np.mean(values)
+        lines.append(_line(label, name, "", float(value), len(values)))
+    return lines + _clean_costs(scores) + _per_class(scores, classes)
+
+
+def _clean_costs(scores: Scores) -> list[dict]:
+    speaking = headline(scores.table())
+    bare = speaking.get((UNDEFENDED, CLEAN, "", 0.0))
+    if bare is None or bare["accuracy"] is None:
+        return []
+    return [
+        _line((defence, CLEAN, "", "", "", 0.0), "clean_cost", "", bare["accuracy"] - line["accuracy"], line["images"])
+        for (defence, threat, _, _), line in speaking.items()
+        if threat == CLEAN and defence != UNDEFENDED and line["accuracy"] is not None
+    ]
+
+
+def _per_class(scores: Scores, classes: list[str]) -> list[dict]:
+    lines = []
+    for label, right in sorted(scores.worst_cases().items()):
+        for number, name in enumerate(classes):
+            of_class = scores.labels == number
+            if of_class.any():
+                lines.append(_line(label, "accuracy", name, float(right[of_class].mean()), int(of_class.sum())))
+    return lines
+
+
+def _line(label: tuple, measure: str, kind: str, value: float, images: int) -> dict:
+    return dict(zip(MEASURE_COLUMNS, (*label, measure, kind, value, images), strict=True))
+
+
+def curves(scores: Scores, rows: pa.Table | str | Path) -> list[dict]:
+    """The lines of curves.csv (dicts of CURVE_COLUMNS): accuracy against each distance, per threat and over all.
+
+    An image is right at a distance if nothing that any attack of any cell and seed found at that distance or nearer
+    turns it; one that is wrong without an attack is wrong at 0. The curve falls where images were found: between
+    budgets that were not run it is an upper bound.
+    """
+    nearest: dict[tuple[str, str, str], np.ndarray] = {}
+    for naming, group in groups(rows):
+        at = np.searchsorted(scores.selected, group["image"].to_numpy())
+        correct = group["correct"].to_numpy()
+        for distance in CURVE_DISTANCES:
+            if group[distance].null_count:
+                continue
+            found = np.where(correct, np.inf, group[distance].to_numpy())
+            for threat in (naming["threat"], WORST_CASE):
+                key = (naming["defence"], threat, distance)
+                np.minimum.at(nearest.setdefault(key, np.full(len(scores.selected), np.inf)), at, found)
+    lines = []
+    for (defence, threat, distance), sizes in sorted(nearest.items()):
+        if threat == CLEAN:
+            continue
+        clean = nearest.get((defence, CLEAN, distance))
+        sizes = sizes if clean is None else np.minimum(sizes, clean)
+        finite = np.sort(sizes[np.isfinite(sizes)])
+        places = np.unique(np.linspace(0, len(finite) - 1, min(POINTS, len(finite))).astype(int)) if len(finite) else []
+        for at in np.unique(np.concatenate([[0.0], finite[places]])):
+            accuracy = float((sizes > at).mean())
+            values = (defence, threat, distance, float(at), accuracy, len(sizes))
+            lines.append(dict(zip(CURVE_COLUMNS, values, strict=True)))
+    return lines
+
+
+def write(lines: list[dict], columns: tuple[str, ...], path: str | Path) -> None:
+    """Writes a CSV with these columns, numbers with six significant digits or as Python writes budgets."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for line in lines:
+            writer.writerow(_text(column, line[column]) for column in columns)
+
+
+def _text(column: str, value) -> str:
+    if column == "budget":
+        return repr(float(value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

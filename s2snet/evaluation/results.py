@@ -1,0 +1,173 @@
+"""What an evaluation leaves for reading: rows, table, measures, curves, the explorer's samples, run.json."""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save
+
+from s2snet import weights
+from s2snet.evaluation import measures
+from s2snet.evaluation.engine import Engine
+from s2snet.evaluation.schema import CURVE_COLUMNS, MEASURE_COLUMNS, ROW_SCHEMA, SCHEMA_VERSION
+from s2snet.evaluation.scores import Scores, write_table
+
+BUFFERED = 1 << 16  # rows that are written at once: memory stays flat, row groups stay worth reading
+
+
+def write(job, planned, engine: Engine) -> None:
+    """Writes every file of the result folder from the ledger, a chunk at a time."""
+    folder = job.output
+    _replace(folder / "rows.parquet", lambda path: _rows(engine, path))
+    facts = _facts(job, planned)
+    scores = Scores(folder / "rows.parquet", facts["cells"], job.budgets)
+    _replace(folder / "table.csv", lambda path: write_table(scores.table(), path))
+    rows = folder / "rows.parquet"
+    figures = measures.measures(scores, rows, facts["classes"])
+    _replace(folder / "measures.csv", lambda path: measures.write(figures, MEASURE_COLUMNS, path))
+    points = measures.curves(scores, rows)
+    _replace(folder / "curves.csv", lambda path: measures.write(points, CURVE_COLUMNS, path))
+    _samples(engine, folder)
+    _inference(job, engine)
+    _replace(folder / "run.json", lambda path: path.write_text(json.dumps(facts, indent=1) + "\n"))
+
+
+def _rows(engine: Engine, path: Path) -> None:
+    held: list[pa.Table] = []
+    with pq.ParquetWriter(path, ROW_SCHEMA) as writer:
+        for rows in engine.rows():
+            held.append(rows)
+            if sum(map(len, held)) >= BUFFERED:
+                writer.write_table(pa.concat_tables(held).combine_chunks())
+                held = []
+        if held:
+            writer.write_table(pa.concat_tables(held).combine_chunks())
+
+
+def _facts(job, planned) -> dict[str, Any]:
+    image = job.images[0][0]
+    return {
+        "schema": SCHEMA_VERSION,
+        "name": job.output.name,
+        "command": job.command,
+        "data": {
+            "name": job.name,
+            "split": "test",
+            "images": job.count,
+            "size": image.shape[-1],
+            "channels": image.shape[0],
+            "fingerprint": planned.data["fingerprint"],
+        },
+        "classes": [str(name) for name in job.images.classes],
+        "budgets": job.budgets,
+        "seed": job.seeds[0] if len(job.seeds) == 1 else job.seeds,
+        "defences": [
+            {
+                "name": defence.name,
+                "title": defence.title,
+                "about": defence.about,
+                "weights": defence.files,
+                "judge": defence.fingerprint,
+                "has_purifier": defence.module.has_purifier,
+            }
+            for defence in job.defences
+        ],
+        "cells": [
+            {
+                "crafted": cell.key,
+                "threat": threat,
+                "source": source,
+                "route": cell.route,
+                "attack": cell.attack,
+                "options": cell.preimage.get("options", {}),
+                "norm": cell.norm,
+                "budget": cell.preimage["budget"],
+                "seed": cell.seed,
+                "leave_early": cell.preimage.get("leave_early", False),
+                "judges": list(judges),
+                "status": cell.status,
+                "reason": cell.reason,
+            }
+            for cell in planned.cells
+            if not cell.clean
+            for threat, source, judges in cell.views
+        ],
+        "notes": job.notes,
+        "versions": weights.versions(),
+    }
+
+
+def _samples(engine: Engine, folder: Path) -> None:
+    """samples.safetensors: a few images spread over the selection, as every cell and purifier left them."""
+    path = folder / "samples.safetensors"
+    if not len(engine.sample):
+        path.unlink(missing_ok=True)
+        return
+    images, device = engine.images, engine.ranks.device
+    clean = torch.stack([images[int(place)][0] for place in engine.sample])
+    tensors = {"image": torch.tensor([int(images[int(place)][2]) for place in engine.sample]), "clean": clean}
+
+    def purify(name: str, batch: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return engine.defences[name].purifier(batch.to(device)).cpu()
+
+    guarded = [name for name, defended in engine.defences.items() if defended.has_purifier]
+    for name in guarded:
+        tensors[f"purified/clean/{engine.judges[name]}"] = purify(name, clean)
+    numbers = np.unique(engine.sample // engine.chunk_size).tolist()
+    for cell in engine.cells:
+        if cell.source is None or cell.status != "done":
+            continue
+        left = [engine.adversarial(cell, number, engine.shown(number)) for number in numbers]
+        if any(part is None for part in left):
+            continue
+        tensors[f"adversarial/{cell.key}"] = torch.cat(left)
+        for name in cell.judges:
+            if name in guarded:
+                tensors[f"purified/{cell.key}/{engine.judges[name]}"] = purify(name, torch.cat(left))
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    _replace(path, lambda beside: beside.write_bytes(save(tensors)))
+
+
+def _inference(job, engine: Engine, rounds: int = 7) -> None:
+    """Appends to timing.jsonl what a forward pass of each defence costs, in turns with its bare classifier.
+
+    Once per defence: a time is no part of the result, and an old line is as good as a new one.
+    """
+    path = job.output / "timing.jsonl"
+    known = {json.loads(line).get("inference") for line in path.read_text().splitlines()} if path.is_file() else set()
+    batch = torch.stack([job.images[place][0] for place in range(min(64, job.count))]).to(engine.ranks.device)
+    for name, defended in engine.defences.items():
+        if engine.judges[name] in known or not defended.has_purifier:
+            continue
+        ratios = []
+        for _ in range(rounds):
+            bare, whole = (_seconds(module, batch) for module in (defended.classifier, defended))
+            ratios.append(whole / bare)
+        facts = {"inference": engine.judges[name], "defence": name, "times_the_classifier": statistics.median(ratios)}
+        with open(path, "a") as timing:
+            timing.write(json.dumps(facts) + "\n")
+
+
+def _seconds(module: torch.nn.Module, batch: torch.Tensor) -> float:
+    started = time.perf_counter()
+    with torch.no_grad():
+        module(batch)
+    if batch.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes beside and renames, so that a reader finds the old file or the new one."""
+    beside = path.with_name(path.name + ".part")
+    write(beside)
+    os.replace(beside, path)

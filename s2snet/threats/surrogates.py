@@ -1,0 +1,87 @@
+"""Surrogates: small networks fitted to a purifier on training images, differentiated in its place (BPDA)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+VERSION = 1  # raised when a fit's result changes
+BATCH = 32
+SHAKE = 0.1  # largest noise added to training images, so that the fit also knows how the purifier moves
+
+
+class Learned(nn.Module):
+    """Images -> images: the image plus four 3x3 convolutions on 2x2 blocks of pixels, a field of 18 pixels."""
+
+    def __init__(self, channels: int, width: int = 32):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(4 * channels, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 4 * channels, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        even = functional.pad(images, (0, width % 2, 0, height % 2))
+        return images + self.layers(even)[:, :, :height, :width]
+
+
+class Affine(nn.Module):
+    """Images -> images: one 9x9 convolution with bias."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.layer = nn.Conv2d(channels, channels, 9, padding=4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images)
+
+
+SURROGATES: dict[str, Callable[[int], nn.Module]] = {"learned": Learned, "affine": Affine}
+
+
+def fit(
+    surrogate: nn.Module,
+    purifier: nn.Module,
+    batches: Callable[[Tensor], Tensor],
+    count: int,
+    steps: int,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> float:
+    """Fits `surrogate` in place to `purifier`, mean squared error, Adam with a cosine to 0; returns the last error.
+
+    `batches(places)` gives the training images [b, C, H, W] at these places of `count`. Each is shaken by uniform
+    noise of a random size up to SHAKE, since an attacker differentiates off the data too. The start, the order
+    and the noise come from `seed` alone. Costs `steps` x BATCH forwards of the purifier.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in surrogate.parameters():
+            bound = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.0
+            parameter.copy_((2 * torch.rand(parameter.shape, generator=draw) - 1) * bound)
+    surrogate.to(device).train().requires_grad_(True)
+    optimiser = torch.optim.Adam(surrogate.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    error = torch.tensor(torch.nan)
+    for _ in range(steps):
+        images = batches(torch.randint(count, (min(BATCH, count),), generator=draw))
+        sizes = SHAKE * torch.rand((len(images), 1, 1, 1), generator=draw)
+        shaken = (images + sizes * (2 * torch.rand(images.shape, generator=draw) - 1)).clamp(0, 1).to(device)
+        with torch.no_grad():
+            wanted = purifier(shaken)
+        error = functional.mse_loss(surrogate(shaken), wanted)
+        optimiser.zero_grad()
+        error.backward()
+        optimiser.step()
+        schedule.step()
+    surrogate.eval().requires_grad_(False)
+    return error.item()
