@@ -11,6 +11,10 @@ def __getattr__(name: str):
         from s2snet.weights import load
 
         return load
+    if name == "evaluate":
+        from s2snet.api import evaluate
+
+        return evaluate
     if name == "Defended":
         from s2snet.models import Defended
 

@@ -1,8 +1,7 @@
 """`python evaluate.py`: composes and checks the settings, evaluates, writes the report, prints the table."""
 
-import sys
-
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from s2snet.cli import messages, settings
@@ -14,7 +13,9 @@ settings.register()
 @hydra.main(config_path=str(conf_dir()), config_name="evaluate", version_base="1.3")
 def _evaluate(config: DictConfig) -> None:
     with messages.one_line():
+        words = HydraConfig.get().overrides.task
         checked = settings.evaluate_settings(config)
+        messages.launcher_is_used()
         messages.single_device_in_sweeps(checked.trainer.devices * checked.trainer.num_nodes)
         from rich.console import Console
 
@@ -27,8 +28,8 @@ def _evaluate(config: DictConfig) -> None:
         folder = evaluate(
             checked,
             OmegaConf.to_yaml(config, resolve=True),
-            command=" ".join(["python evaluate.py", *sys.argv[1:]]),
-            explicit=any(word.lstrip("+~").startswith("defence=") for word in sys.argv[1:]),
+            command=" ".join(["python evaluate.py", *words]),
+            explicit=any(word.lstrip("+~").startswith("defence=") for word in words),
             say=console.print if is_first() else lambda *_: None,
         )
         if folder is None or not is_first():

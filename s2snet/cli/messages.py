@@ -67,6 +67,8 @@ def _line(error: BaseException) -> str | None:
     # By name, since importing Lightning takes seconds: no such device, a strategy that is not installed.
     if isinstance(error, BadInput | ValueError | OSError) or type(error).__name__ == "MisconfigurationException":
         return " ".join(str(error).split())
+    if type(error) is RuntimeError and 'Could not detect "srun"' in str(error):  # submitit's, away from a cluster
+        return "no SLURM here (srun is not found); start it on the cluster's login node, or leave experiment=slurm out"
     return None
 
 
@@ -95,12 +97,25 @@ def _first_line(error: BaseException, cause: BaseException) -> str:
     return ": ".join(dict.fromkeys(kept))
 
 
-def single_device_in_sweeps(devices: int) -> None:
-    """BadInput for a -m run on several devices: a re-launched rank would run the whole sweep again."""
+def launcher_is_used() -> None:
+    """BadInput for a launcher in a run that asks none: Hydra would run here and say nothing."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    if devices > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.RUN and not hydra.launcher._target_.endswith("BasicLauncher"):
+        raise BadInput(f"hydra/launcher={hydra.runtime.choices['hydra/launcher']} launches nothing without -m; add it")
+
+
+def single_device_in_sweeps(devices: int) -> None:
+    """BadInput for a -m run on several devices: a re-launched rank would run the whole sweep again.
+
+    Not under SLURM, which has started every rank itself.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if devices > 1 and "SLURM_NTASKS" not in os.environ and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise BadInput(
             f"-m with {devices} devices would start the sweep once per device; write the loop in the shell instead: "
             "for stage in 1 2; do python train.py stage=$stage trainer=ddp_cpu; done"

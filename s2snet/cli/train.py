@@ -14,6 +14,7 @@ settings.register()
 def _train(config: DictConfig) -> None:
     with messages.one_line():
         checked = settings.train_settings(config)
+        messages.launcher_is_used()
         messages.single_device_in_sweeps(checked.trainer.devices * checked.trainer.num_nodes)
         from s2snet.training.loop import train
 

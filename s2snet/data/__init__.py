@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from s2snet.data.digits import digits
-from s2snet.data.images import Images, Splits
+from s2snet.data.images import Images, Splits, Streamed
 
 DATA = {"digits": digits}
 
-__all__ = ["DATA", "Images", "Splits", "load"]
+__all__ = ["DATA", "Images", "Splits", "Streamed", "load"]
 
 
 def load(name: str, data_root: str | Path | None = None, **options: Any) -> Splits:

@@ -43,6 +43,39 @@ class Images(Dataset):
         return digest.hexdigest()
 
 
+class Streamed(Dataset):
+    """Any map-style data set of (image, label, ...) as Images are: item k is (image, label, k). Keeps nothing.
+
+    `classes` are the data set's own names where it has them; without them labels are counted, at the price of one
+    reading. `source` is the data set.
+    """
+
+    def __init__(self, source: Dataset, classes: list[str] | None = None):
+        self.source = source
+        self.mean = self.std = None
+        found = classes or getattr(source, "classes", None)
+        self.classes = list(found) if found else [str(number) for number in range(self._largest() + 1)]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int, int]:
+        image, label = self.source[place][:2]
+        return image, int(label), place
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over shapes, pixels and labels, in order. Reads every image once."""
+        digest = hashlib.sha256()
+        for place in range(len(self)):
+            image, label, _ = self[place]
+            digest.update(f"{tuple(image.shape)} {image.dtype} {label}".encode())
+            digest.update(image.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _largest(self) -> int:
+        return max(self[place][1] for place in range(len(self)))
+
+
 @dataclass
 class Splits:
     """The three parts of a data set. The test part is never trained on, nor used to choose anything."""

@@ -51,8 +51,11 @@ def launch(trainer) -> Ranks:
     `trainer` has accelerator, devices, num_nodes and strategy, as in training. One device of one node needs no
     Fabric (and not its seconds of import); several, or a process that torchrun or SLURM started, do.
     """
-    alone = trainer.devices * trainer.num_nodes == 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1
-    if alone:
+    devices, nodes = trainer.devices, trainer.num_nodes
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has started all processes and knows how many
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    if devices * nodes == 1:
         return Ranks(device=_device(trainer.accelerator))
     from s2snet import torchvision_cpu
 
@@ -63,8 +66,8 @@ def launch(trainer) -> Ranks:
     # Each rank works by itself; the group is only there to wait for each other.
     fabric = Fabric(
         accelerator=trainer.accelerator,
-        devices=trainer.devices,
-        num_nodes=trainer.num_nodes,
+        devices=devices,
+        num_nodes=nodes,
         strategy=DDPStrategy(timeout=PATIENCE),
     )
     fabric.launch()

@@ -1,6 +1,6 @@
 """One evaluation from start to files: plan, ranks, the engine's run, results. What it evaluates is a `Job`.
 
-`python evaluate.py` makes a Job from settings (from_settings.py), `s2snet.evaluate` from Python objects (api.py).
+`python evaluate.py` makes a Job from settings (from_settings.py), `s2snet.evaluate` from objects (s2snet/api.py).
 """
 
 from collections.abc import Callable
@@ -200,4 +200,4 @@ def _needs_fit(threats: dict[str, dict[str, Any]]) -> bool:
 def _fast(defended: Defended, probe: torch.Tensor) -> Defended:
     """A faster copy of a defended module for crafting, part by part, so that every route finds its parts."""
     purifier = folded(defended.purifier, probe) if defended.has_purifier else None
-    return Defended(purifier, folded(defended.classifier, probe)).eval()
+    return Defended(purifier, folded(defended.classifier, probe))

@@ -13,13 +13,15 @@ class Identity(nn.Module):
 class Defended(nn.Module):
     """Images [B, C, H, W] in [0, 1] -> logits [B, K]: classifier(purifier(images)).
 
-    The purifier's output is not clipped: the classifier sees it as it is. `purifier=None` is the identity.
+    The purifier's output is not clipped: the classifier sees it as it is. `purifier=None` is the identity. It is in
+    training mode if one of its parts is: a part whose dropout stays on in eval mode is left alone.
     """
 
     def __init__(self, purifier: nn.Module | None, classifier: nn.Module):
         super().__init__()
-        self.purifier = Identity() if purifier is None else purifier
+        self.purifier = Identity().eval() if purifier is None else purifier
         self.classifier = classifier
+        self.training = self.purifier.training or classifier.training
 
     @property
     def has_purifier(self) -> bool:

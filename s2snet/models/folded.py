@@ -20,7 +20,7 @@ def folded(module: nn.Module, probe: Tensor) -> nn.Module:
     """
     with torch.no_grad():
         expected = module(probe)
-        copied = copy.deepcopy(module).eval()
+        copied = copy.deepcopy(module)
         for convolution, batch_norm in _pairs(copied, probe):
             fused = fuse_conv_bn_eval(convolution, batch_norm)
             convolution.weight, convolution.bias = fused.weight, fused.bias

@@ -1,0 +1,133 @@
+"""`s2snet.evaluate`: the evaluation for scripts and notebooks, on modules and loaders of one's own."""
+
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from s2snet import weights
+from s2snet.data import Images, Streamed
+from s2snet.evaluation.defences import Defence
+from s2snet.evaluation.run import Job, Trainer, run
+from s2snet.evaluation.scores import read_table
+from s2snet.models import Defended
+from s2snet.report.page import write_report
+
+if TYPE_CHECKING:
+    import pandas
+
+# What a threat is when only its name is given; conf/threat/NAME.yaml says the same and explains.
+_THREAT = {
+    "routes": ["exact", "identity", "soft", "learned", "affine", "eot"],
+    "temperature": 0.3,
+    "fit_steps": 300,
+    "smoothing": 0.05,
+    "draws": 8,
+    "sources": None,
+}
+
+
+def evaluate(
+    defended: nn.Module | Mapping[str, nn.Module],
+    loader: DataLoader | Dataset | tuple[Tensor, Tensor],
+    attacks: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("fgsm", "bim", "pgd"),
+    threats: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("gray_box", "white_box"),
+    *,
+    budgets: Mapping[str, Sequence[float]] | None = None,
+    train: DataLoader | Dataset | tuple[Tensor, Tensor] | None = None,
+    adversarial: Sequence[str | Path] = (),
+    images: int | None = None,
+    seeds: Sequence[int] = (0,),
+    chunk: int = 128,
+    keep: str | None = None,
+    fast: bool = True,
+    device: str = "auto",  # auto, cpu, gpu
+    classes: Sequence[str] | None = None,
+    output: str | Path | None = None,
+    progress: bool = True,
+) -> "pandas.DataFrame":
+    """Attacks classifiers and returns one row per image, cell and judge (evaluation/schema.py, ROW_SCHEMA).
+
+    - `defended`: a `Defended`, any module from images [B, C, H, W] in [0, 1] to logits, or several by name, in eval
+      mode. They are evaluated as they are and left so. Normalisation belongs inside;
+    - `loader`: the test images, as a DataLoader over a map-style data set, that data set itself, or (images,
+      labels). They are taken in the data set's order, a chunk at a time; nothing else of the loader is used;
+    - `attacks`: names, or {label: options} with the attack's `name` where the label is another;
+    - `threats`: names, or {name: options} as in conf/threat/NAME.yaml;
+    - `budgets`: {norm: radii in [0, 1] pixel units}, by default Linf 8/255;
+    - `train`: training images, needed by the routes `learned` and `affine`, which are left out without them;
+    - `adversarial`: files of adversarial images from elsewhere (evaluation/foreign.py);
+    - `output`: a folder for ledger, rows, table and report, where the same call goes on after a crash; None keeps
+      nothing.
+
+    `.attrs["table"]` of the result holds the lines of the table (evaluation/scores.py), worst cases included.
+    ValueError, in one line, for what cannot be evaluated. Cost: see `Job`; images that leave early cost less.
+    """
+    modules = dict(defended) if isinstance(defended, Mapping) else {"defended": defended}
+    test = _images(loader, classes)
+    job_attacks = {label: {"name": label, **options} for label, options in _named(attacks).items()}
+    job_threats = {label: {"name": label, **_THREAT, **options} for label, options in _named(threats).items()}
+    with tempfile.TemporaryDirectory() as temporary:
+        job = Job(
+            name=type(getattr(test, "source", test)).__name__,
+            images=test,
+            train=None if train is None else _images(train, classes),
+            defences=[_defence(name, module) for name, module in modules.items()],
+            threats=job_threats,
+            attacks=job_attacks,
+            budgets={norm: list(radii) for norm, radii in (budgets or {"linf": [8 / 255]}).items()},
+            adversarial=[str(path) for path in adversarial],
+            output=Path(output or temporary),
+            count=images,
+            seeds=list(seeds),
+            chunk=chunk,
+            keep=keep if output is not None else "none",
+            samples=12 if output is not None else 0,
+            fast=fast,
+            trainer=Trainer(accelerator=device, progress=progress),
+            command="s2snet.evaluate(...)",
+        )
+        folder = run(job, say=lambda text: print(text, file=sys.stderr))
+        rows = pq.read_table(folder / "rows.parquet").to_pandas()
+        rows.attrs["table"] = read_table(folder / "table.csv")
+        if output is not None:
+            write_report(folder)
+    return rows
+
+
+def _named(given: Iterable[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    if isinstance(given, str):
+        return {given: {}}
+    if isinstance(given, Mapping):
+        return {label: dict(options) for label, options in given.items()}
+    return {name: {} for name in given}
+
+
+def _defence(name: str, module: nn.Module) -> Defence:
+    if module.training:
+        raise ValueError(f"{name} is in training mode, where its answers depend on the batch; call .eval() first")
+    whole = module if isinstance(module, Defended) else Defended(None, module)
+    about = type(whole.classifier).__name__
+    if whole.has_purifier:
+        about = f"{type(whole.purifier).__name__} before {about}"
+    return Defence(name, name, whole, [], weights.fingerprint(whole), about)
+
+
+def _images(given: DataLoader | Dataset | tuple[Tensor, Tensor], classes: Sequence[str] | None) -> Images | Streamed:
+    if isinstance(given, DataLoader):
+        given = given.dataset
+    if isinstance(given, Images | Streamed):
+        return given
+    if isinstance(given, tuple):
+        images, labels = given
+        names = classes or [str(number) for number in range(int(labels.max()) + 1)]
+        return Images(images, labels, torch.arange(len(images)), list(names))
+    if isinstance(given, IterableDataset):
+        raise ValueError("a stream has no order to come back to after a crash; give a map-style data set")
+    return Streamed(given, list(classes) if classes else None)

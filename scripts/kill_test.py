@@ -1,0 +1,69 @@
+"""Kills an evaluation ten times, starts it again each time, and compares it with one that was left alone.
+
+    python scripts/kill_test.py [kills] [words for evaluate.py ...]
+
+Each start is the same command in a process of its own, ended by SIGKILL at a random moment of its run; the last one
+may finish. rows.parquet, table.csv, measures.csv and curves.csv must then be those of the undisturbed run, byte for
+byte. Exit code 0 if they are. Uses the released digits weights; four minutes on two cores.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPARED = ("rows.parquet", "table.csv", "measures.csv", "curves.csv", "samples.safetensors")
+WORDS = ["images=120", "chunk=20", "attack=[fgsm,pgd]", "attack.pgd.steps=10", "threat.white_box.fit_steps=20"]
+
+
+def command(output: Path, words: list[str]) -> list[str]:
+    return [
+        sys.executable,
+        str(ROOT / "evaluate.py"),
+        f"weights={ROOT / 'checkpoints/released/digits'}",
+        f"output={output}",
+        "trainer.progress=false",
+        *words,
+    ]
+
+
+def main(kills: int, words: list[str]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder) / "whole" / "r", Path(folder) / "killed" / "r"
+        started = time.monotonic()
+        subprocess.run(command(whole, words), check=True, capture_output=True)
+        took = time.monotonic() - started
+        print(f"undisturbed: {took:.0f} s")
+        draw = random.Random(0)
+        for number in range(1, kills + 1):
+            # A start-up of some seconds writes nothing: most kills should fall behind it.
+            moment = draw.uniform(0.1, 1.0) * max(took / 3, 8.0)
+            process = subprocess.Popen(
+                command(killed, words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            )
+            try:
+                process.wait(timeout=moment)
+                state = "had finished"
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                state = "killed"
+            files = sum(1 for path in killed.rglob("*") if path.is_file() and not path.name.endswith(".part"))
+            print(f"{number:2d}: {state} after {moment:.1f} s; {files} whole files")
+        subprocess.run(command(killed, words), check=True, capture_output=True)
+        different = [name for name in COMPARED if (whole / name).read_bytes() != (killed / name).read_bytes()]
+        left = list(killed.rglob("*.damaged"))
+        shutil.rmtree(killed)
+    print(f"different: {', '.join(different)}" if different else f"identical: {', '.join(COMPARED)}")
+    print(f"damaged files: {len(left)}")
+    return 1 if different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10, sys.argv[2:] or WORDS))
