@@ -128,4 +128,4 @@ def _rank(prober: Prober, rows: Tensor, value: Tensor) -> Tensor:
     return prober.loss(prober.logits, *prober.classes(rows))
 
 
-apgd.version, apgd.norms, apgd.minimal = 2, ("linf", "l2"), False
+apgd.version, apgd.norms, apgd.minimal = 1, ("linf", "l2"), False

@@ -36,18 +36,19 @@ class Ball:
             part.lower, part.upper = self.lower[rows], self.upper[rows]
         return part
 
-    def start(self, noise: Noise, rows: Tensor, restart: int) -> Tensor:
-        """A random point of each ball, before the box cuts it; uniform in linf and l1.
+    def start(self, noise: Noise, rows: Tensor, restart: int, inner: bool = False) -> Tensor:
+        """A uniform random point of each ball, before the box cuts it.
 
-        In l2 the direction is uniform, and so is the length: a uniform point of a ball of many dimensions lies
-        on its rim, deep in noise, and PGD from there leaves more images unfooled than from the image itself.
+        In many dimensions such a point of the l2 ball lies on its rim, deep in noise. With `inner` the length of
+        an l2 start is uniform as well as its direction.
         """
         if self.norm == "linf":
             return self.project(self.images + (2 * noise.uniform(self.images, rows, restart) - 1) * self.eps)
         first = noise.uniform(self.images.flatten(1)[:, :1], rows, restart, draw=1)[:, 0]
         if self.norm == "l2":
             direction = unit(noise.normal(self.images, rows, restart))
-            return self.project(self.images + direction * spread(first, self.images) * self.eps)
+            radius = first if inner else first ** (1 / max(1, self.images.flatten(1).shape[1]))
+            return self.project(self.images + direction * spread(radius, self.images) * self.eps)
         # l1: n + 1 exponentials over their sum are uniform on the simplex; signs are free.
         sizes = -torch.log1p(-noise.uniform(self.images, rows, restart))
         signs = (noise.uniform(self.images, rows, restart, draw=2) < 0.5).to(sizes) * 2 - 1

@@ -24,6 +24,7 @@ def deepfool(
     bisections: int = 12,
     subspace: Tensor | None = None,
     box: bool = True,
+    draws: int = 1,
     noise: Noise | None = None,
     targets: Tensor | None = None,
     leave_early: bool = False,
@@ -39,16 +40,16 @@ def deepfool(
     `subspace` [pixels, d], orthonormal columns, l2 only, confines the perturbation to their span (same
     paper): gradients are projected on it. Cutting at 0 and 1 would leave the span, so a confined image that
     fools outside the box fails; with box=False it comes back as it is, outside [0, 1], for studies of
-    geometry. Not random; `leave_early` changes nothing. Costs per step 1 forward and `candidates` backwards
-    (1 with targets), and bisections + 2 forwards.
+    geometry. Logits and gradients are means over `draws`. Not random; `leave_early` changes nothing. Costs
+    draws x (per step 1 forward and `candidates` backwards, 1 with targets; bisections + 2 forwards).
     """
-    check(images, labels, targets, norm, deepfool.norms, steps=steps, candidates=candidates)
+    check(images, labels, targets, norm, deepfool.norms, steps=steps, candidates=candidates, draws=draws)
     _check_subspace(subspace, images, norm, box)
     noise = Noise() if noise is None else noise
     del leave_early
     with untouched(model, noise.seed):
         images = images.detach().clone()
-        prober = Prober(model, labels, targets, "margin", passes=passes)
+        prober = Prober(model, labels, targets, "margin", draws, passes)
         closest = Closest(images, prober, norm)
         rows = closest.rows
         if not len(rows):
@@ -59,39 +60,46 @@ def deepfool(
         others = ranked[:, : min(candidates, ranked.shape[1] - 1)]
         x, before = images[rows], images.clone()
         for step in range(steps + 1):
-            x = x.requires_grad_(step < steps)
-            logits = prober.answer(x, rows)
-            prober.logits = logits.detach()
+            prober.logits, gains, slopes = 0, 0, 0
+            for _ in range(draws):
+                x = x.detach().requires_grad_(step < steps)
+                logits = prober.answer(x, rows)
+                prober.logits = prober.logits + logits.detach() / draws
+                if step == steps or (draws == 1 and closest.fools(rows).all()):
+                    continue  # nobody needs a gradient
+                # what each boundary lacks to be crossed, and the gradient of that
+                if targets is None:
+                    wanted, present = others[rows], labels[rows][:, None]
+                else:
+                    wanted = targets[rows][:, None]
+                    present = logits.detach().scatter(1, wanted, -torch.inf).argmax(dim=1, keepdim=True)
+                gain = logits.gather(1, wanted) - logits.gather(1, present)
+                gains = gains + gain.detach() / draws
+                # all images go back together; those that fool already are dropped after it
+                slope = [
+                    prober.backward(column, x, rows, keep_graph=k + 1 < gain.shape[1]).flatten(1) / draws
+                    for k, column in enumerate(gain.unbind(dim=1))
+                ]
+                slopes = torch.stack(slope, dim=1).add_(slopes)
             fools = closest.fools(rows)
             point = _into_box(x.detach()) if confined and box else x.detach()
             closest.see(rows, point, fools & point.flatten(1).isfinite().all(dim=1))
             if step == steps or fools.all():
                 break
-            # what each boundary lacks to be crossed, and the gradient of that
-            if targets is None:
-                wanted, present = others[rows], labels[rows][:, None]
-            else:
-                wanted = targets[rows][:, None]
-                present = logits.detach().scatter(1, wanted, -torch.inf).argmax(dim=1, keepdim=True)
-            gains = logits.gather(1, wanted) - logits.gather(1, present)
-            # all images go back together; those that fool already are dropped after it
-            slopes = torch.stack(
-                [
-                    prober.backward(gain, x, rows, keep_graph=k + 1 < gains.shape[1]).flatten(1)
-                    for k, gain in enumerate(gains.unbind(dim=1))
-                ],
-                dim=1,
-            )
             if confined:
                 slopes = (slopes.double() @ span.double() @ span.double().T).to(slopes.dtype)
             stay = ~fools
             rows, x, slopes = rows[stay], x.detach()[stay], slopes[stay]
             # a hair beyond the boundary and float32's noise: a step of 1.02 times nothing would stay on it
             hair = 2 * closest.noise[rows][:, None]
-            lack = (1 + overshoot) * -gains.detach()[stay].to(x.dtype) + hair
+            lack = (1 + overshoot) * -gains[stay].to(x.dtype) + hair
             # the class whose boundary is nearest inside the box, then the paper's step to it, cut to the box
             free = lack / dual_length(slopes.flatten(0, 1), norm).view_as(lack).clamp(min=1e-30)
-            length = free if confined else _reach(slopes, lack, x.flatten(1), norm)
+            if confined:
+                length = free
+            else:  # class by class: it takes several times the memory of a gradient
+                pairs = zip(slopes.split(1, dim=1), lack.split(1, dim=1), strict=True)
+                length = torch.cat([_reach(slope, need, x.flatten(1), norm) for slope, need in pairs], dim=1)
             chosen = length.argmin(dim=1, keepdim=True)
             slope = slopes.gather(1, chosen[:, :, None].expand(-1, 1, slopes.shape[2])).view_as(x)
             direction = unit(slope) if norm == "l2" else slope.sign()

@@ -22,6 +22,7 @@ def lbfgs(
     weight: float | None = None,
     loss: str = "margin",
     bisections: int = 8,
+    draws: int = 1,
     noise: Noise | None = None,
     targets: Tensor | None = None,
     leave_early: bool = False,
@@ -34,16 +35,18 @@ def lbfgs(
     success. The first c is `weight`; None is the one that a linear model would want, from the clean image's
     margin. The paper's loss is the cross-entropy to a target (loss="cross_entropy" and targets); the margin
     needs no other c where a model is confident. One image at a time. Not random; `leave_early` changes
-    nothing. Costs some searches x (steps + 3) forwards and backwards, bisections + 3 forwards. Needs SciPy.
+    nothing. Costs some draws x (searches x (steps + 3) forwards and backwards, bisections + 3 forwards). Needs
+    SciPy. Of a module that answers at random the search minimises the mean of `draws` answers, anew each time:
+    with few of them its line search ends early, and the nearest image met until then counts.
     """
-    check(images, labels, targets, norm, lbfgs.norms, steps=steps, searches=searches)
+    check(images, labels, targets, norm, lbfgs.norms, steps=steps, searches=searches, draws=draws)
     from scipy.optimize import minimize  # here, so that the other attacks need no SciPy
 
     noise = Noise() if noise is None else noise
     del leave_early
     with untouched(model, noise.seed):
         images = images.detach().clone()
-        prober = Prober(model, labels, targets, loss, passes=passes)
+        prober = Prober(model, labels, targets, loss, draws, passes)
         closest = Closest(images, prober, norm)
         if not len(closest.rows):
             return images

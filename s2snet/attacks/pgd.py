@@ -33,10 +33,10 @@ def pgd(
     """The best of all iterates of `restarts` runs of `steps` steps.
 
     `step_size` is in pixel units and defaults to 2.5 eps / steps, so that the rim can be reached and left
-    again. Starts are random in the ball, drawn from `noise`; without `random_start` the one start is the
-    image itself. `sparsity` is for l1: the share of coordinates a step moves (Croce and Hein, arXiv
-    2103.01208, section 3). Costs restarts x draws x (steps + 1 forwards, steps backwards), less where images
-    leave early.
+    again. Starts are uniform in the ball (l2: in direction and in length), drawn from `noise`; without
+    `random_start` the one start is the image itself. `sparsity` is for l1: the share of coordinates a step
+    moves (Croce and Hein, arXiv 2103.01208, section 3). Costs restarts x draws x (steps + 1 forwards, steps
+    backwards), less where images leave early.
     """
     check(images, labels, targets, norm, pgd.norms, eps, steps=steps, restarts=restarts, draws=draws)
     if not 0 < sparsity <= 1:
@@ -51,7 +51,8 @@ def pgd(
         for restart in range(restarts):
             rows = torch.nonzero(~best.fools if leave_early else torch.ones_like(best.fools)).squeeze(1)
             near = ball.rows(rows)
-            x = near.start(noise, rows, restart) if random_start else near.images
+            # short steps from noise on the rim of an l2 ball leave more images than those from within
+            x = near.start(noise, rows, restart, inner=True) if random_start else near.images
             for _ in range(steps):
                 if not len(rows):
                     break

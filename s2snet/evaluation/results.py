@@ -20,7 +20,7 @@ from s2snet.evaluation.engine import Engine
 from s2snet.evaluation.schema import CURVE_COLUMNS, MEASURE_COLUMNS, ROW_SCHEMA, SCHEMA_VERSION
 from s2snet.evaluation.scores import Scores, write_table
 
-BUFFERED = 1 << 16  # rows that are written at once: memory stays flat, row groups stay worth reading
+BUFFERED = 1 << 13  # rows that are written at once: memory stays flat, row groups stay worth reading
 
 
 def write(job, planned, engine: Engine) -> None:

@@ -59,7 +59,7 @@ def groups(rows: pa.Table | str | Path) -> Iterator[tuple[dict, pa.Table]]:
     if isinstance(rows, pa.Table):
         batches = rows.sort_by([(column, "ascending") for column in SORT_ORDER]).to_batches()
     else:
-        batches = pq.ParquetFile(rows).iter_batches(batch_size=1 << 16)
+        batches = pq.ParquetFile(rows).iter_batches(batch_size=1 << 13)
     held: list[pa.Table] = []
     before: dict | None = None
     for batch in batches:

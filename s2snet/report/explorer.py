@@ -9,6 +9,8 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 from safetensors.numpy import load_file
@@ -98,8 +100,11 @@ def shown_data(folder: Path, run: dict, samples: dict[str, np.ndarray], first: s
 
 def read_answers(path: Path, indices: list[int]) -> dict[tuple[str, str, int], dict]:
     """{(crafted key or "", judge, image): its row}, for the shown images only."""
-    rows = pq.read_table(path, columns=COLUMNS, filters=[("image", "in", indices)])
-    return {(row["crafted"] or "", row["defence"], row["image"]): row for row in rows.to_pylist()}
+    wanted, found = pa.array(indices), {}
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=1 << 13, columns=COLUMNS):  # memory stays flat
+        for row in batch.filter(pc.is_in(batch["image"], wanted)).to_pylist():
+            found[row["crafted"] or "", row["defence"], row["image"]] = row
+    return found
 
 
 def judged(answers: dict, crafted: str, indices: list[int], judges: list[dict]) -> dict[str, list]:

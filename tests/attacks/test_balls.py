@@ -109,11 +109,14 @@ def test_starts_lie_inside_and_belong_to_the_image(norm, seed, eps):
     assert not torch.equal(ball.start(Noise(seed + 1), everyone, 0), starts)
 
 
-@pytest.mark.parametrize(("norm", "pixels", "power"), [("linf", 1, 1), ("l2", 3, 1), ("l1", 3, 3)])
-def test_starts_are_uniform_in_the_ball_and_in_l2_in_length(norm, pixels, power):
+@pytest.mark.parametrize(
+    ("norm", "inner", "pixels", "power"),
+    [("linf", False, 1, 1), ("l2", False, 3, 3), ("l2", True, 3, 1), ("l1", False, 3, 3)],
+)
+def test_starts_are_uniform_in_the_ball_or_in_length(norm, inner, pixels, power):
     """The share of starts within half the radius is a half to the dimension (one pixel of three for linf)."""
     images = torch.full((4000, 3), 0.5)
-    starts = Ball(images, 0.4, norm).start(Noise(1), torch.arange(4000), 0)
+    starts = Ball(images, 0.4, norm).start(Noise(1), torch.arange(4000), 0, inner)
     share = (distance(starts[:, :pixels], images[:, :pixels], norm) < 0.2).double().mean().item()
     sigma = (0.5**power * (1 - 0.5**power) / 4000) ** 0.5
     assert abs(share - 0.5**power) < 4 * sigma
