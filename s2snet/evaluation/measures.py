@@ -22,6 +22,7 @@ def measures(scores: Scores, rows: pa.Table | str | Path, classes: list[str]) ->
     Where several cells share a label the value is the mean over their images.
     """
     sums: dict[tuple, list[np.ndarray]] = {}
+    counted: dict[tuple, tuple[int, int]] = {}
     fine: dict[str, np.ndarray] = {}  # of each defence: the images that it gets right without an attack
     for naming, group in groups(rows):
         label = label_of(naming)
@@ -35,6 +36,9 @@ def measures(scores: Scores, rows: pa.Table | str | Path, classes: list[str]) ->
             values = group[name].drop_null().to_numpy()
             if len(values) and not (name.startswith("purified") and not values.any()):
                 sums.setdefault((label, name), []).append(values)
+        if label[1] == "foreign":
+            changed = int((group["l2"].to_numpy() > 0).sum())
+            counted[label] = max(changed, counted.get(label, 0)), len(group)
         if label[1] != CLEAN:
             turned = ~group["correct"].to_numpy() & np.isin(group["image"].to_numpy(), fine.get(label[0], []))
             values = group["l2_normalised"].to_numpy()[turned]
@@ -45,6 +49,7 @@ def measures(scores: Scores, rows: pa.Table | str | Path, classes: list[str]) ->
         values = np.concatenate(found)
         value = np.median(values) if name.startswith("purified") else np.mean(values)
         lines.append(_line(label, name, "", float(value), len(values)))
+    lines += [_line(label, "changed", "", float(changed), n) for label, (changed, n) in counted.items()]
     return lines + _clean_costs(scores) + _per_class(scores, classes)
 
 

@@ -33,6 +33,7 @@ def write(job, planned, engine: Engine) -> None:
     rows = folder / "rows.parquet"
     figures = measures.measures(scores, rows, facts["classes"])
     _replace(folder / "measures.csv", lambda path: measures.write(figures, MEASURE_COLUMNS, path))
+    facts["notes"] = facts["notes"] + _counted(figures)
     points = measures.curves(scores, rows)
     _replace(folder / "curves.csv", lambda path: measures.write(points, CURVE_COLUMNS, path))
     _samples(engine, folder)
@@ -103,6 +104,16 @@ def _facts(job, planned) -> dict[str, Any]:
         "notes": job.notes,
         "versions": weights.versions(),
     }
+
+
+def _counted(figures: list[dict]) -> list[str]:
+    """A sentence per foreign cell whose file has images beyond the budget, or fewer than were evaluated."""
+    said = {}
+    for line in figures:
+        if line["measure"] == "changed" and line["value"] < line["images"]:
+            cell = f"{line['attack']} at {line['norm']} {line['budget']:.4g}"
+            said[cell] = f"{cell}: {line['value']:.0f} of {line['images']} images come from the file and lie within"
+    return [f"{text} the budget; the others count as left alone." for text in said.values()]
 
 
 def _samples(engine: Engine, folder: Path) -> None:

@@ -92,6 +92,7 @@ MEASURES = {
     "ssim": "mean over clean images of the purifier's structural similarity",
     "purified_pixel": "median ||A(x') - x'||_2",
     "purified_signal": "median ||A(x') - A(x)||_2",
+    "changed": "foreign images: how many of the file lie within the budget and count; the others are left clean",
     "linf": "mean ||x' - x||_inf",
     "l2_normalised": "mean ||x' - x||_2 / ||x||_2 in [0, 1] pixels, over all images",
     "l2_normalised_turned": "the same over the images that were turned",

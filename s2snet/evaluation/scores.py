@@ -6,6 +6,7 @@ so a table of millions of them takes a few bytes per image and line.
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,8 @@ class Scores:
         - each (defence, threat, route, attack, norm, budget). Where several cells share these six, because they
           differ in source or options only (transfer; an attack twice), the line is their minimum per image;
         - each minimal attack likewise, at each budget of its norm and without one (budget infinite);
+        - each (defence, threat, route, norm, budget) of several attacks where the threat has several routes, attack
+          WORST_CASE: what that route alone would say;
         - each (defence, threat, norm, budget) of more than one cell, route and attack WORST_CASE;
         - each (defence, norm, budget), threat, route and attack WORST_CASE.
 
@@ -188,14 +191,17 @@ class Scores:
         """(each label's parts, each worst case's parts without the clean ones)."""
         labels: dict[tuple, list[Part]] = {}
         worst: dict[tuple, list[Part]] = {}
+        routes = Counter((defence, threat) for defence, threat, _ in {label[:3] for label in self.parts})
         for label, by_key in self.parts.items():
             parts = list(by_key.values())
-            defence, threat, _, _, norm, budget = label
+            defence, threat, route, _, norm, budget = label
             if threat == CLEAN:
                 labels.setdefault((defence, CLEAN, "", "", "", 0.0), []).extend(parts)
                 continue
             labels[label] = parts
             if math.isfinite(budget):
+                if routes[defence, threat] > 1:
+                    worst.setdefault((defence, threat, route, WORST_CASE, norm, budget), []).extend(parts)
                 worst.setdefault((defence, threat, WORST_CASE, WORST_CASE, norm, budget), []).extend(parts)
                 worst.setdefault((defence, WORST_CASE, WORST_CASE, WORST_CASE, norm, budget), []).extend(parts)
         several = {
@@ -212,7 +218,7 @@ class Scores:
         """The line of the minimum per image over `parts`, averaged over the seeds."""
         line = dict.fromkeys(TABLE_COLUMNS) | dict(zip(LABEL, label, strict=True))
         by_seed = [self._of(parts, seed) for seed in self.seeds]
-        if all(chosen == by_seed[0] for chosen in by_seed):
+        if all(part.seed == EVERY_SEED for part in parts):
             by_seed = by_seed[:1]  # nothing here was drawn at random
         outcomes = [self._outcome(chosen) for chosen in by_seed]
         failed = next((outcome for outcome in outcomes if outcome["n"] == 0), None)
@@ -323,7 +329,7 @@ def headline(lines: list[dict]) -> dict[tuple[str, str, str, float], dict]:
     speaking: dict[tuple[str, str, str, float], dict] = {}
     for line in lines:
         key = (line["defence"], line["threat"], line["norm"], line["budget"])
-        if math.isfinite(line["budget"]) and (key not in speaking or line["attack"] == WORST_CASE):
+        if math.isfinite(line["budget"]) and (key not in speaking or line["route"] == WORST_CASE):
             speaking[key] = line
     return speaking
 

@@ -20,6 +20,7 @@ from s2snet.report.words import budget_text, title_of
 
 LARGEST = 2_500_000  # letters of sheets on the page per channel; above it fewer images are shown, and it says so
 WIDEST = 112  # wider images are shown smaller, and the page says so
+SMALLEST = 1e9  # stands for no budget, since JSON knows no infinity, and sorts last
 LEVELS = 64  # of gray in a purified image: the eye sees no fewer, and noise takes a quarter less room
 COLUMNS = ["crafted", "defence", "image", "label", "prediction", "confidence", "linf", "l2"]
 
@@ -135,7 +136,8 @@ def one_cell(cell: dict, samples: dict, answers: dict, judges: list[dict]) -> di
     anyone = judges[int(next(iter(answered)))]["name"]  # the distances are the same before every judge
     rows = [answers.get((key, anyone, image)) for image in indices]
     return {
-        **{part: cell[part] for part in ("threat", "source", "route", "attack", "norm", "budget")},
+        **{part: cell[part] for part in ("threat", "source", "route", "attack", "norm")},
+        "budget": SMALLEST if cell["budget"] is None else cell["budget"],
         "text": budget_text(cell["budget"], cell["norm"]),
         "delta": sheet((signed * 127 + 128) / 255),
         "peak": [float(f"{value:.5g}") for value in peak],

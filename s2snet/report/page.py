@@ -14,9 +14,9 @@ from markupsafe import Markup
 
 from s2snet.evaluation.schema import CLEAN, WORST_CASE
 from s2snet.evaluation.scores import headline, read_table
-from s2snet.report import svg, verdict
+from s2snet.report import details, svg, verdict
 from s2snet.report.explorer import explorer
-from s2snet.report.figures import curves
+from s2snet.report.figures import curves, distances
 from s2snet.report.palette import DARK, LIGHT, UNDEFENDED, colour, slots
 from s2snet.report.words import budget_text, in_order, interval_text, percent, title_of
 
@@ -43,6 +43,9 @@ def write_report(folder: str | Path) -> Path:
             verdict=verdict.sentences(speaking, run["defences"]),
             defences=[one_defence(defence, speaking, run) for defence in run["defences"]],
             figures=figures,
+            distances=draw_distances(folder, run),
+            routes=details.by_route(lines, run["defences"]),
+            purifiers=details.purifiers(folder, run["defences"]),
             lines=sorted(lines, key=lambda line: places[line["defence"]]),
             filters=filters(lines, places),
             explorer=explorer(folder, run, about["name"] if about else None),
@@ -133,6 +136,21 @@ def draw_figures(folder: Path, run: dict, speaking: dict) -> list[dict]:
             alt = f"Accuracy over {title_of(norm)} budget, {title_of(threat)}; the table below has the numbers."
             panels.append({"threat": threat, "svg": svg.inline(text, name, alt)})
         drawn.append({"norm": norm, "panels": panels})
+    return drawn
+
+
+def draw_distances(folder: Path, run: dict) -> list[Markup]:
+    """Writes a figure per normalised distance of curves.csv and returns them for the page."""
+    titles = {defence["name"]: defence["title"] for defence in run["defences"]}
+    slot = {defence["name"]: defence["slot"] for defence in run["defences"]}
+    drawn = []
+    for distance, lines in sorted(details.distance_curves(folder).items()):
+        if not distance.startswith("l2_"):
+            continue
+        draw = partial(distances.draw, lines, distance=distance, titles=titles, slot=slot)
+        text = svg.render(draw, width=4.3, height=3.0, right=curves.room(titles))
+        (folder / "figures" / f"distance-{distance}.svg").write_text(text, encoding="utf-8", newline="\n")
+        drawn.append(svg.inline(text, f"distance-{distance}", f"Accuracy over {distances.AXES[distance]}."))
     return drawn
 
 

@@ -10,7 +10,6 @@ TITLES = {
     "gray_box": "gray box",
     "white_box": "white box",
     "fgsm": "FGSM",
-    "bim": "BIM",
     "pgd": "PGD",
     "apgd": "APGD",
     "mim": "MIM",
@@ -24,6 +23,9 @@ TITLES = {
     "deepfool": "DeepFool",
     "eot": "EOT",
     "identity": "identity (BPDA)",
+    "bim": "BIM",
+    "lbfgs": "L-BFGS",
+    "square": "Square",
     "linf": "L\u221e",
     "l2": "L\u2082",
     "l1": "L\u2081",
@@ -59,10 +61,12 @@ def in_order(threats: Iterable[str]) -> list[str]:
     return sorted(threats, key=lambda threat: (known.index(threat) if threat in known else len(known), threat))
 
 
-def budget_text(budget: float, norm: str) -> str:
-    """8/255 where that is exact, a plain number elsewhere; nothing for the clean line."""
+def budget_text(budget: float | None, norm: str) -> str:
+    """8/255 where that is exact, a plain number elsewhere; nothing for the clean line, "smallest" without a limit."""
     if not norm:
         return ""
+    if budget is None or budget == float("inf"):
+        return "smallest"
     levels = budget * 255
     whole, tenths = round(levels), round(levels, 1)
     if norm == "linf" and abs(levels - whole) < 1e-6:

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
-from s2snet.evaluation.schema import CLEAN, ROW_SCHEMA, SCHEMA_VERSION, SORT_ORDER
-from s2snet.evaluation.scores import table, write_table
+from s2snet.evaluation import measures
+from s2snet.evaluation.schema import CLEAN, CURVE_COLUMNS, MEASURE_COLUMNS, ROW_SCHEMA, SCHEMA_VERSION, SORT_ORDER
+from s2snet.evaluation.scores import Scores, write_table
 
 DEFENCES = {  # name: title, has a purifier, how hard it is to fool in the gray box and when known
     "none": ("Undefended classifier", False, 5, 5),
@@ -80,7 +81,7 @@ def make(
     failing: str | None = "white_box identity bim",
     seed: int = 0,
 ) -> Path:
-    """Writes run.json, rows.parquet, table.csv and samples.safetensors into `folder` and returns it."""
+    """Writes what an evaluation leaves (run.json, rows, table, measures, curves, samples) into `folder`, returned."""
     random = np.random.default_rng(seed)
     classes = classes or [str(digit) for digit in range(10)]
     attacks, budgets = attacks or STRENGTH, budgets or BUDGETS
@@ -115,6 +116,11 @@ def make(
             "l2": linf * size * 0.9,
             "l1": linf * size * size * 0.8,
             "l2_normalised": linf * 2,
+            "l2_standardised": linf * 2.2,
+            "psnr": 21.0,
+            "ssim": 0.87,
+            "target": -1,
+            "seed": -1,
             "purified_pixel": 1.0,
             "purified_signal": 0.5,
             "forwards": cell["options"].get("steps", 0),
@@ -181,6 +187,9 @@ def make(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text(json.dumps(run, indent=1), encoding="utf-8")
     pq.write_table(rows, folder / "rows.parquet")
-    write_table(table(rows, cells), folder / "table.csv")
+    scores = Scores(rows, cells, budgets)
+    write_table(scores.table(), folder / "table.csv")
+    measures.write(measures.measures(scores, rows, classes), MEASURE_COLUMNS, folder / "measures.csv")
+    measures.write(measures.curves(scores, rows), CURVE_COLUMNS, folder / "curves.csv")
     save_file(samples, folder / "samples.safetensors")
     return folder

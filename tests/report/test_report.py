@@ -191,7 +191,7 @@ def test_the_same_result_gives_the_same_bytes(folder, tmp_path):
     again = make(tmp_path / "digits")
     write_report(again)
     made = sorted(path.relative_to(again) for path in [again / "report.html", *again.glob("figures/*.svg")])
-    assert len(made) == 7
+    assert len(made) == 9
     for name in made:
         assert (again / name).read_bytes() == (folder / name).read_bytes(), name
 

@@ -1,0 +1,43 @@
+"""Accuracy against the size of the perturbation, over all attacks of all threats: a falling step per defence."""
+
+from matplotlib.axes import Axes
+
+from s2snet.report.figures.curves import label_ends
+from s2snet.report.palette import LIGHT, colour
+
+# What each distance of curves.csv is called under its axis.
+AXES = {
+    "l2_normalised": "normalised L\u2082, pixels in [0, 1]",
+    "l2_standardised": "normalised L\u2082, mean and std taken out",
+    "linf": "L\u221e in 1/255",
+    "l2": "L\u2082",
+}
+
+
+def draw(lines: list[dict], axes: Axes, distance: str, titles: dict[str, str], slot: dict[str, int]) -> None:
+    """Draws the worst-case lines of curves.csv for one distance; `titles` gives the defences in order."""
+    scale = 255 if distance == "linf" else 1
+    ends, largest = [], 0.0
+    for name, title in titles.items():
+        points = [(line["at"] * scale, 100 * line["accuracy"]) for line in lines if line["defence"] == name]
+        if not points:
+            continue
+        x, y = zip(*sorted(points), strict=True)
+        tint = LIGHT[colour(slot[name])]
+        axes.step(x, y, where="post", color=tint, linewidth=1.6, clip_on=False)
+        largest = max(largest, x[-1])
+        ends.append((y[-1], title, tint, x[-1]))
+    for y, _, tint, x in ends:  # beyond the last find nothing more is known to fall
+        axes.plot([x, largest], [y, y], color=tint, linewidth=1.0, linestyle=(0, (1, 2)), clip_on=False)
+    axes.set_xlim(0, largest or 1)
+    axes.set_ylim(0, 100)
+    axes.set_yticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
+    axes.set_xlabel(AXES[distance])
+    axes.grid(axis="y", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.tick_params(axis="x", length=3)
+    axes.tick_params(axis="y", pad=7)
+    for side in ("top", "left", "right"):
+        axes.spines[side].set_visible(False)
+    label_ends(axes, [(y, title, tint) for y, title, tint, _ in ends])
