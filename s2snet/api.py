@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What a threat is when only its name is given; conf/threat/NAME.yaml says the same and explains.
 _THREAT = {
     "routes": ["exact", "identity", "soft", "learned", "affine", "eot"],
-    "temperature": 0.3,
+    "temperature": 0.1,
     "fit_steps": 300,
     "smoothing": 0.05,
     "draws": 8,

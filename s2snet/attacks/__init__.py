@@ -10,15 +10,15 @@ The contract that all of them keep (tests/attacks/ runs every entry of ATTACKS t
 - the module is afterwards as it was, also after an exception: modes, requires_grad, .grad, buffers, random
   state.
   It is attacked in the modes it is in: an attack switches nothing to eval and no dropout off.
-- of all iterates, the last one included, the fooling one of highest loss comes back; if none fools, the one
-  of
+- of all iterates, the last one included, the fooling one of highest loss comes back; if none fools, the one of
   highest loss. A minimal attack gives the nearest fooling one, and where none fools the clean image.
 - random numbers are drawn per image from `noise`, never from a generator shared by the batch.
 - with `leave_early` an image stops at its first fooling iterate: sound only where this very module is the
   only judge and deterministic.
 
 Every attack carries `.version`, raised when its results change, `.norms`, the norms it knows, and `.minimal`:
-False for the best within `eps`, True for the smallest perturbation that fools (these take no `eps`).
+False for the best within `eps`, True for the smallest perturbation that fools (these take no `eps`). `.answers_only`
+marks one that takes no gradients, `.random` one that draws random numbers whatever its options.
 """
 
 from s2snet.attacks.apgd import apgd
@@ -35,6 +35,7 @@ from s2snet.attacks.losses import LOSSES
 from s2snet.attacks.mim import mim
 from s2snet.attacks.noise import Noise
 from s2snet.attacks.pgd import pgd
+from s2snet.attacks.square import square
 
 ATTACKS = {
     "fgsm": fgsm,
@@ -43,6 +44,7 @@ ATTACKS = {
     "mim": mim,
     "pgd": pgd,
     "apgd": apgd,
+    "square": square,
     "deepfool": deepfool,
     "cw": cw,
     "lbfgs": lbfgs,

@@ -129,7 +129,7 @@ class ThreatSettings:
 
     name: str = MISSING
     routes: list[str] = field(default_factory=list)
-    temperature: float = 0.3
+    temperature: float = 0.1
     fit_steps: int = 300
     smoothing: float = 0.05
     draws: int = 8

@@ -148,16 +148,17 @@ class Engine:
             return {name: tensor[: len(chunk.index)] for name, tensor in kept.items()}
         passes = Passes(len(chunk.index))
         started = time.perf_counter()
-        targets = self._targets(cell, chunk)
-        everything = torch.arange(len(chunk.index))
-        adversarial = self._attack(cell, cell.fast, chunk, targets, everything, passes)
-        ruling = verdict(chunk.images, adversarial, cell.norm, cell.budget)
-        if ruling.ok and (cell.preimage["leave_early"] or cell.preimage["budget"] is None):
-            # The copy's last digits, or another batch, may have let an image go that the source still gets right.
-            stands = self._stands(cell, chunk, adversarial, targets, passes)
-            if len(stands):
-                adversarial[stands] = self._attack(cell, cell.source, chunk, targets, stands, passes, whole=True)
-                ruling = verdict(chunk.images, adversarial, cell.norm, cell.budget)
+        with repeatable(cell.seed or 0, cell.key, chunk.number):  # a source that answers at random answers alike
+            targets = self._targets(cell, chunk)
+            everything = torch.arange(len(chunk.index))
+            adversarial = self._attack(cell, cell.fast, chunk, targets, everything, passes)
+            ruling = verdict(chunk.images, adversarial, cell.norm, cell.budget)
+            if ruling.ok and (cell.preimage["leave_early"] or cell.preimage["budget"] is None):
+                # The copy's last digits, or another batch, may have let an image go that the source still gets right.
+                stands = self._stands(cell, chunk, adversarial, targets, passes)
+                if len(stands):
+                    adversarial[stands] = self._attack(cell, cell.source, chunk, targets, stands, passes, whole=True)
+                    ruling = verdict(chunk.images, adversarial, cell.norm, cell.budget)
         seconds = time.perf_counter() - started
         if not ruling.ok:
             self.ledger.keep_failure(cell.key, chunk.number, ruling.reason)

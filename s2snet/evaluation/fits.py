@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from s2snet.evaluation.cells import Cell
+from s2snet.evaluation.engine import repeatable
 from s2snet.evaluation.ledger import Ledger
 from s2snet.evaluation.ranks import Ranks
 from s2snet.threats import fit
@@ -39,7 +40,8 @@ def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Ca
             if tensors is None:
                 say(f"fitting the {fact['surrogate']} surrogate of {cell.views[0][1]}, {fact['steps']} steps")
                 purifier = cell.source.defended.purifier
-                fit(cell.surrogate, purifier, _batches(train), len(train), fact["steps"], device=ranks.device)
+                with repeatable(0, name, 0):  # a purifier may answer at random
+                    fit(cell.surrogate, purifier, _batches(train), len(train), fact["steps"], device=ranks.device)
                 tensors = {key: tensor.cpu().contiguous() for key, tensor in cell.surrogate.state_dict().items()}
                 ledger.keep_fit(name, tensors)
             made[name] = tensors

@@ -84,6 +84,9 @@ def read(path: str | Path, shape: tuple[int, ...], count: int) -> ForeignImages:
             raise ValueError(f"adversarial={path}: {number} of {len(images)} images are {problem}{hint}")
     places = None
     if "image" in tensors:
+        if tensors["image"].shape != (len(images),):
+            given = tensors["image"].numel()
+            raise ValueError(f"adversarial={path}: {given} `image` indices for {len(images)} images")
         places = {int(index): place for place, index in enumerate(tensors["image"])}
     elif len(images) > count:
         raise ValueError(f"adversarial={path}: {len(images)} images; the data has {count}. Give their `image` indices")
@@ -100,11 +103,15 @@ def _tensors(path: Path) -> dict[str, Tensor]:
                 return {name: torch.from_numpy(file[name]) for name in file.files}
         if path.suffix in (".pt", ".pth"):
             held = torch.load(path, map_location="cpu", weights_only=True)
+            if isinstance(held, Tensor):
+                return {"adversarial": held}
             if isinstance(held, dict):
                 return {name: value for name, value in held.items() if isinstance(value, Tensor)}
-            return {"adversarial": held}
     except (SafetensorError, OSError, ValueError, RuntimeError, EOFError) as error:
         raise ValueError(f"adversarial={path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
     except Exception as error:  # a pickle that torch refuses raises its own kinds
         raise ValueError(f"adversarial={path}: cannot be read ({type(error).__name__})") from None
+    if path.suffix in (".pt", ".pth"):
+        kind = type(held).__name__
+        raise ValueError(f"adversarial={path}: holds a {kind}; wanted is a tensor, or a dictionary with {NAMES[0]}")
     raise ValueError(f"adversarial={path}: allowed are .safetensors, .npz and .pt files")

@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from s2snet import weights
 from s2snet.evaluation import measures
-from s2snet.evaluation.engine import Engine
+from s2snet.evaluation.engine import Engine, repeatable
 from s2snet.evaluation.schema import CURVE_COLUMNS, MEASURE_COLUMNS, ROW_SCHEMA, SCHEMA_VERSION
 from s2snet.evaluation.scores import Scores, write_table
 
@@ -127,7 +127,7 @@ def _samples(engine: Engine, folder: Path) -> None:
     tensors = {"image": torch.tensor([int(images[int(place)][2]) for place in engine.sample]), "clean": clean}
 
     def purify(name: str, batch: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), repeatable(0, engine.judges[name], 0):
             return engine.defences[name].purifier(batch.to(device)).cpu()
 
     guarded = [name for name, defended in engine.defences.items() if defended.has_purifier]

@@ -9,6 +9,7 @@ from s2snet.attacks import ATTACKS
 
 QUICK = {"steps": 6, "searches": 3, "candidates": 3}
 BUDGET = [name for name, attack in ATTACKS.items() if not attack.minimal]
+GRADIENT = [name for name, attack in ATTACKS.items() if not getattr(attack, "answers_only", False)]
 MINIMAL = [name for name, attack in ATTACKS.items() if attack.minimal]
 EVERY_NORM = [(name, norm) for name, attack in ATTACKS.items() for norm in attack.norms]
 

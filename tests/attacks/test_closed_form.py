@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from linear_models import ATTACKS, Linear, call, needed, problem
+from linear_models import ATTACKS, BUDGET, GRADIENT, Linear, call, needed, problem
 
 from s2snet.attacks.balls import distance
 from s2snet.attacks.losses import fooled
 
 ONE_STEP = {("fgsm", "l2")}  # cut to the box after its one step, it is not the best point there
-BUDGET_NORMS = [(name, norm) for name, a in ATTACKS.items() if not a.minimal for norm in a.norms]
+BUDGET_NORMS = [(name, norm) for name in GRADIENT if name in BUDGET for norm in ATTACKS[name].norms]
 
 
 @pytest.mark.parametrize("box", [False, True])

@@ -38,6 +38,7 @@ OPTIONS = {
     "abort_early": "whether a run that stands still ends",
     "gamma": "share by which the radius changes",
     "eps_start": "first radius",
+    "area": "share of the pixels that the first squares cover",
 }
 
 
@@ -84,6 +85,8 @@ def test_the_yaml_holds_the_options_with_their_defaults(name):
     assert lines[0] == f"# @package attack.{name}" and lines[1].startswith("# ")
     given = yaml.safe_load(text)
     assert next(iter(given)) == "name" and given.pop("name") == name
+    # the engine chooses each image's target; least_likely has its own
+    assert name == "least_likely" or given.pop("targets") is None
     assert list(given) == [option for option in parameters(name) if option in OPTIONS]
     for option, value in given.items():
         default = parameters(name)[option].default
