@@ -3,6 +3,7 @@
 `python evaluate.py` makes a Job from settings (from_settings.py), `s2snet.evaluate` from objects (s2snet/api.py).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from s2snet import weights
+from s2snet.attacks.balls import NORMS
 from s2snet.evaluation import cells as planning
 from s2snet.evaluation import fits, foreign, progress, ranks, results
 from s2snet.evaluation.costs import Costs, shares
@@ -66,6 +68,13 @@ class Job:
         self.count = min(self.count or len(self.images), len(self.images))
         if self.keep not in (None, *KEEP):
             raise ValueError(f"keep={self.keep}: allowed are null, {', '.join(KEEP)}")
+        for norm, radii in self.budgets.items():
+            if norm not in NORMS:
+                raise ValueError(f"budgets' norm={norm}: allowed are {', '.join(NORMS)}")
+            for eps in radii:
+                if not 0 <= eps < math.inf or (norm == "linf" and eps > 1):
+                    hint = f"; did you mean {eps:g}/255?" if eps > 1 else ""
+                    raise ValueError(f"budgets.{norm}={eps:g}: radii are in [0, 1] pixel units{hint}")
         if self.trainer.precision not in ranks.PRECISIONS:
             allowed = ", ".join(ranks.PRECISIONS)
             raise ValueError(f"trainer.precision={self.trainer.precision}: allowed here are {allowed}")
