@@ -71,7 +71,8 @@ class Cell:
         """Threat, source, route, attack and budget, in a line."""
         if self.clean:
             return "clean images"
-        size = f"{self.budget:.4g}" if math.isfinite(self.budget) else "smallest"
+        size = f"{255 * self.budget:.4g}/255" if self.norm == "linf" else f"{self.budget:.4g}"
+        size = size if math.isfinite(self.budget) else "smallest"
         seed = "" if self.seed is None else f" seed {self.seed}"
         threat, source, _ = self.views[0]
         return " ".join(f"{threat} {source} {self.route} {self.attack} {self.norm} {size}{seed}".split())

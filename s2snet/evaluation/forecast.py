@@ -28,7 +28,7 @@ def forecast(job: Job, console: Console | None = None) -> float:
     processes = job.trainer.devices * job.trainer.num_nodes
     table = Table(title=f"{job.count} images, {len(chunks(job.chunk, job.count))} chunks", box=SIMPLE)
     for column in ("cell", "forwards", "backwards", "minutes"):
-        table.add_column(column, justify="left" if column == "cell" else "right")
+        table.add_column(column, justify="left" if column == "cell" else "right", no_wrap=True)
     total = 0.0
     for cell in planned.cells:
         cost = planned.costs.of(cell)
