@@ -1,7 +1,9 @@
 """Surrogates of purifiers: fitted once on training images, kept in the ledger, loaded by every rank."""
 
+import copy
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +23,19 @@ def training_facts(images: Any) -> dict[str, Any]:
     return {"train": images.fingerprint(), "version": VERSION}
 
 
-def key(preimage: dict[str, Any]) -> str:
+def name_of(cell: Cell) -> str:
+    """The key of a cell's surrogate: what it is, of which purifier, fitted on what, how long."""
+    preimage = cell.preimage["fit"] | {"steps": cell.preimage["route"]["fit_steps"]}
     return hashlib.sha256(json.dumps(preimage, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def seconds(cell: Cell, train: Any, device: torch.device, steps: int = 3) -> float:
+    """About what fitting the cell's surrogate takes, from a few steps of a copy after a warm-up."""
+    surrogate, purifier = copy.deepcopy(cell.surrogate), cell.source.defended.purifier
+    fit(surrogate, purifier, _batches(train), len(train), 1, device=device)
+    started = time.perf_counter()
+    fit(surrogate, purifier, _batches(train), len(train), steps, device=device)
+    return (time.perf_counter() - started) / steps * cell.preimage["route"]["fit_steps"]
 
 
 def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Callable[[str], None]) -> None:
@@ -34,14 +47,14 @@ def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Ca
     for cell in cells:
         if cell.surrogate is None:
             continue
-        name = key(fact := cell.preimage["fit"] | {"steps": cell.preimage["route"]["fit_steps"]})
+        name, fact, steps = name_of(cell), cell.preimage["fit"], cell.preimage["route"]["fit_steps"]
         if name not in made and ranks.first:
             tensors = ledger.fit(name)
             if tensors is None:
-                say(f"fitting the {fact['surrogate']} surrogate of {cell.views[0][1]}, {fact['steps']} steps")
+                say(f"fitting the {fact['surrogate']} surrogate of {cell.views[0][1]}, {steps} steps")
                 purifier = cell.source.defended.purifier
                 with repeatable(0, name, 0):  # a purifier may answer at random
-                    fit(cell.surrogate, purifier, _batches(train), len(train), fact["steps"], device=ranks.device)
+                    fit(cell.surrogate, purifier, _batches(train), len(train), steps, device=ranks.device)
                 tensors = {key: tensor.cpu().contiguous() for key, tensor in cell.surrogate.state_dict().items()}
                 ledger.keep_fit(name, tensors)
             made[name] = tensors
@@ -49,7 +62,7 @@ def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Ca
     for cell in cells:
         if cell.surrogate is None:
             continue
-        name = key(cell.preimage["fit"] | {"steps": cell.preimage["route"]["fit_steps"]})
+        name = name_of(cell)
         if name not in made:
             made[name] = ledger.fit(name)
         cell.surrogate.load_state_dict(made[name])

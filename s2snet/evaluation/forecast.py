@@ -5,7 +5,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from s2snet.evaluation import ranks
+from s2snet.evaluation import fits, ranks
 from s2snet.evaluation.costs import seconds_per_image
 from s2snet.evaluation.engine import chunks
 from s2snet.evaluation.run import Job, plan
@@ -44,6 +44,12 @@ def forecast(job: Job, console: Console | None = None) -> float:
         total += seconds
         table.add_row(cell.describe(), f"{cost.forwards:.4g}", f"{cost.backwards:.4g}", f"{seconds / 60:.2f}")
     minutes = total / 60 / processes
+    fitted = {fits.name_of(cell): cell for cell in planned.cells if cell.surrogate is not None}
+    for cell in fitted.values():
+        seconds = fits.seconds(cell, job.train, device)
+        minutes += seconds / 60  # by the first process, while the others wait
+        fact = cell.preimage["fit"]
+        table.add_row(f"fit the {fact['surrogate']} surrogate of {cell.views[0][1]}", "", "", f"{seconds / 60:.2f}")
     console.print(table)
     where = f"{processes} processes" if processes > 1 else "one process"
     console.print(

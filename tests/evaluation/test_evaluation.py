@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
+from jobs import crafted, files
 from tiny import evaluate, forked, kill_self
 
 from s2snet import weights
@@ -22,28 +23,19 @@ from s2snet.evaluation.ledger import Ledger
 from s2snet.evaluation.schema import CLEAN, ROW_SCHEMA, SORT_ORDER, TABLE_COLUMNS, WORST_CASE
 from s2snet.evaluation.scores import read_table
 
-ONLY_FGSM = ["images=4", "chunk=10", "attack=[fgsm]", "budgets.linf=[0.1]", "budgets.l2=[]"]
+FEW_ROUTES = "threat.white_box.routes=[exact,identity]"
+ONLY_FGSM = ["images=4", FEW_ROUTES, "chunk=10", "attack=[fgsm]", "budgets.linf=[0.1]", "budgets.l2=[]"]
 SMALL = [
     "images=24",
     "chunk=10",
+    FEW_ROUTES,
     "attack=[fgsm,pgd]",
     "attack.pgd.steps=3",
     "budgets.linf=[0.1]",
     "budgets.l2=[1.0]",
     "samples=3",
 ]
-QUICK = [*SMALL[:2], "attack=[pgd]", "attack.pgd.steps=3", "budgets.linf=[0.1]", "budgets.l2=[]", "samples=2"]
-
-
-def files(folder) -> dict[str, bytes]:
-    """What an evaluation concludes: all of this is the same for equal runs."""
-    return {name: (folder / name).read_bytes() for name in ("rows.parquet", "table.csv", "samples.safetensors")}
-
-
-def crafted(folder) -> list[tuple[str, int]]:
-    """What was crafted in all runs of this folder, from its timing."""
-    lines = (folder / "timing.jsonl").read_text().splitlines()
-    return [(line["crafted"], line["chunk"]) for line in map(json.loads, lines)]
+QUICK = [*SMALL[:3], "attack=[pgd]", "attack.pgd.steps=3", "budgets.linf=[0.1]", "budgets.l2=[]", "samples=2"]
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +119,7 @@ def test_the_worst_case_is_per_image_over_everything(whole):
 
 def test_a_second_run_crafts_nothing_and_says_the_same(whole, trained):
     before, timing, written = files(whole), crafted(whole), os.stat(whole / "timing.jsonl").st_mtime_ns
-    again, said = evaluate(*SMALL, f"runs={trained}", f"output={whole}", "trainer.devices=2", "trainer.workers=1")
+    again, said = evaluate(*SMALL, f"runs={trained}", f"output={whole}", "trainer.workers=1", "plan=false")
     assert files(again) == before
     assert crafted(again) == timing
     assert os.stat(whole / "timing.jsonl").st_mtime_ns == written
@@ -339,21 +331,48 @@ def test_an_attack_that_breaks_the_rules_counts_for_nothing(trained, monkeypatch
             assert line["status"] == "done"
 
 
-def test_an_attack_that_fails_once_has_no_accuracy_at_all(trained, monkeypatch):
-    """Half of the images are no sample of all of them."""
-    calls = []
+def test_a_chunk_that_fails_costs_the_accuracy_and_not_what_was_found(trained, monkeypatch):
+    """Two thirds of the images are no sample of all of them; but what was turned is turned."""
+    broken = []
 
     def second_chunk(images, eps):
-        calls.append(len(images))
-        return images if len(calls) == 1 else images * torch.nan
+        if len(images) == 2:  # how the passes are counted
+            return images
+        broken.append(len(broken) == 1)
+        return images * torch.nan if broken[-1] else 1 - images
 
     install(monkeypatch, second_chunk)
-    words = ["images=20", "attack=[fgsm,pgd]", "threat=[gray_box]", "defence=[none,adversarial]"]
-    folder, _ = evaluate(*QUICK, f"runs={trained}", *words)
-    assert len(calls) == 2
-    lines = [line for line in read_table(folder / "table.csv") if line["attack"] == "fgsm"]
-    assert lines
-    assert all(line["accuracy"] is None for line in lines)
+    words = ["images=24", "chunk=10", "attack=[fgsm]", "budgets.linf=[1.0]", "budgets.l2=[]", "threat=[gray_box]"]
+    words += [f"runs={trained}", "output=r", "defence=[none,adversarial]"]
+    folder, said = evaluate(*words)
+    assert broken == [False, True, False]
+    reason = "10 of 10 images are NaN or infinite (chunk 1; 1 of 3 chunks failed)"
+    assert [line for line in said if line.startswith("failed: gray_box none exact fgsm linf 1: ")] == [
+        f"failed: gray_box none exact fgsm linf 1: {reason}"
+    ]
+    rows = pq.read_table(folder / "rows.parquet").to_pylist()
+    fgsm = [row for row in rows if row["attack"] == "fgsm" and row["defence"] == "none"]
+    indices = sorted({row["image"] for row in rows})
+    assert [row["image"] for row in fgsm] == indices[:10] + indices[20:]
+    lines = read_table(folder / "table.csv")
+    of_fgsm = [line for line in lines if line["attack"] == "fgsm"]
+    assert [line["defence"] for line in of_fgsm] == ["adversarial", "none"]
+    assert all(line["accuracy"] is None and line["status"] == f"failed: {reason}" for line in of_fgsm)
+    wrong = {row["image"] for row in rows if row["defence"] == "none" and not row["correct"]}
+    turned = {row["image"] for row in fgsm if not row["correct"]}
+    assert turned - {row["image"] for row in rows if row["threat"] == CLEAN and not row["correct"]}
+    (worst,) = [line for line in lines if line["threat"] == WORST_CASE and line["defence"] == "none"]
+    assert worst["accuracy"] == pytest.approx(1 - len(wrong) / 24, abs=1e-6)
+    assert worst["status"].startswith("incomplete: gray_box exact fgsm failed (10 of 10 images are NaN")
+
+    before = crafted(folder)
+    install(monkeypatch, lambda images, eps: images if len(images) == 2 else 1 - images)
+    folder, said = evaluate(*words)
+    assert crafted(folder)[len(before) :] == [(before[0][0], 1)]  # the chunk that failed, and no other
+    assert not [line for line in said if "failed" in line]
+    lines = read_table(folder / "table.csv")
+    assert {line["status"] for line in lines} == {"done"}
+    assert all(line["accuracy"] < 1 for line in lines if line["attack"] == "fgsm")
 
 
 def test_missing_weights_are_left_out_aloud_or_refused(trained, tmp_path):

@@ -12,7 +12,7 @@ from s2snet.data import Images
 from s2snet.evaluation.cells import Cell
 from s2snet.evaluation.engine import Engine, chunks
 from s2snet.evaluation.ledger import Ledger
-from s2snet.evaluation.referee import distances, verdict
+from s2snet.evaluation.referee import distances, quality, verdict
 from s2snet.evaluation.schema import CLEAN, MEASURED_SCHEMA
 from s2snet.models import Defended
 
@@ -96,11 +96,43 @@ def test_a_lock_ends_with_its_run(tmp_path):
 
 
 def test_chunks_are_consecutive_and_cover_the_selection():
-    images = Images(torch.rand(25, 1, 2, 2), torch.zeros(25).long(), torch.arange(25), ["0"])
-    assert [list(part) for part in chunks(images, 10, 23)] == [
-        list(range(10)), list(range(10, 20)), list(range(20, 23))
-    ]  # fmt: skip
-    assert [place for part in chunks(images, 7, 99) for place in part] == list(range(25))
+    assert [list(part) for part in chunks(10, 23)] == [list(range(10)), list(range(10, 20)), list(range(20, 23))]
+    assert [place for part in chunks(7, 25) for place in part] == list(range(25))
+    assert [list(part) for part in chunks(360, 2)] == [[0, 1]]
+
+
+def test_a_sample_a_fit_and_a_failure_are_kept_by_their_own_names(ledger):
+    ledger.keep_crafted("k", 0, some_tensors(), sample=True)
+    assert ledger.crafted("k", 0) is None
+    assert torch.equal(ledger.crafted("k", 0, sample=True)["image"], some_tensors()["image"])
+    assert ledger.fit("k") is None
+    ledger.keep_fit("k", some_tensors())
+    assert torch.equal(ledger.fit("k")["adversarial"], some_tensors()["adversarial"])
+    assert ledger.failures() == {}
+    ledger.keep_failure("k", 2, "a reason")
+    ledger.keep_failure("k", 0, "another")
+    ledger.keep_failure("l", 0, "third")
+    assert ledger.failures() == {"k": {0: "another", 2: "a reason"}, "l": {0: "third"}}
+    ledger.forget_failures()
+    assert ledger.failures() == {}
+
+
+def test_further_ranks_write_without_the_lock(tmp_path):
+    first, second = Ledger(tmp_path / "ledger"), Ledger(tmp_path / "ledger", hold=False)
+    second.keep_judged("k", "j", 1, some_rows())
+    assert first.judged("k", "j", 1).equals(some_rows())
+    second.close()
+    with pytest.raises(ValueError, match="in use by another run"):
+        Ledger(tmp_path / "ledger")
+    first.close()
+
+
+def test_nulls_are_kept_as_nulls(ledger):
+    rows = some_rows()
+    place = rows.schema.get_field_index("psnr")
+    rows = rows.set_column(place, "psnr", pa.array([None, 1.0, None, 2.0, 0.0, None], pa.float32()))
+    ledger.keep_judged("k", "j", 0, rows)
+    assert ledger.judged("k", "j", 0)["psnr"].to_pylist() == [None, 1.0, None, 2.0, 0.0, None]
 
 
 EPS = {"linf": 0.1, "l2": 0.3, "l1": 0.7}
@@ -128,6 +160,35 @@ def test_distances_by_hand():
         torch.testing.assert_close(found[name], torch.tensor(values).double(), rtol=1e-6, atol=1e-7)
 
 
+def test_distances_after_taking_mean_and_std_out():
+    draw = torch.Generator().manual_seed(0)
+    clean, moved = torch.rand(2, 4, 3, 5, 5, generator=draw)
+    mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 1.0]
+    found = distances(clean, moved, mean, std)
+    shape = (1, 3, 1, 1)
+    scaled = [(x.double() - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape) for x in (clean, moved)]
+    expected = [(b - a).norm() / a.norm() for a, b in zip(*scaled, strict=True)]
+    torch.testing.assert_close(found["l2_standardised"], torch.stack(expected), rtol=1e-6, atol=0)
+    assert "l2_standardised" not in distances(clean, moved)
+    assert not torch.allclose(found["l2_standardised"], found["l2_normalised"], rtol=0.05)
+
+
+def test_psnr_and_ssim_by_their_formulas():
+    """PSNR -10 log10(mse); SSIM of constant images (2ab + c1) / (a^2 + b^2 + c1), c1 = 0.01^2; clipped to [0, 1]."""
+    images = torch.tensor([0.4, 0.5, 1.0])[:, None, None, None].expand(3, 1, 12, 12).contiguous()
+    purified = torch.tensor([0.5, 0.5, 1.7])[:, None, None, None].expand(3, 1, 12, 12).contiguous()
+    found = quality(purified, images)
+    assert found["psnr"][0] == pytest.approx(20.0, rel=1e-5)
+    assert np.isinf(found["psnr"][1:]).all()
+    assert found["ssim"] == pytest.approx([(2 * 0.4 * 0.5 + 1e-4) / (0.4**2 + 0.5**2 + 1e-4), 1.0, 1.0], rel=1e-4)
+    draw = torch.Generator().manual_seed(0)
+    images, purified = torch.rand(2, 5, 3, 8, 8, generator=draw)
+    found = quality(purified, images)
+    expected = -10 * (purified - images).pow(2).flatten(1).mean(dim=1).log10()
+    assert found["psnr"] == pytest.approx(expected.numpy(), rel=1e-5)
+    assert "ssim" not in found  # smaller than its window
+
+
 class Answers(nn.Module):
     """Answers the same logits to whatever comes."""
 
@@ -144,13 +205,14 @@ def judged_clean(ledger, logits: list[list[float]], labels: list[int]) -> list[d
     count = len(labels)
     images = Images(torch.rand(count, 1, 2, 2), torch.tensor(labels), torch.arange(count) + 100, ["a", "b"])
     defences = {"d": Defended(None, Answers(logits))}
-    cell = Cell({"attack": "none"}, None, None, "none", [(CLEAN, "", ("d",))])
+    cell = Cell({"attack": "none"}, "none", [(CLEAN, "", ("d",))])
     judges = {"d": weights.fingerprint(defences["d"])}
     nothing = lambda *_: None  # noqa: E731
-    engine = Engine([cell], defences, judges, images, ledger, 10, count, 0, nothing, nothing, torch.device("cpu"))
-    engine.run()
+    engine = Engine([cell], defences, judges, images, ledger, 10, count, nothing, nothing)
+    assert engine.run({(0, 0): 0})
+    engine.conclude()
     assert cell.status == "done", cell.reason
-    return engine.rows().to_pylist()
+    return pa.concat_tables(engine.rows()).to_pylist()
 
 
 def test_a_judge_that_answers_nan_is_never_right(ledger):

@@ -3,59 +3,14 @@
 import math
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from handmade import EPS, attacked, cell_of, line_of, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from s2snet.evaluation.schema import CLEAN, ROW_SCHEMA, TABLE_COLUMNS, WORST_CASE
+from s2snet.evaluation.schema import CLEAN, TABLE_COLUMNS, WORST_CASE
 from s2snet.evaluation.scores import headline, read_table, table, wilson, write_table
-
-EPS = 8 / 255
-
-
-def rows_of(*groups: dict) -> pa.Table:
-    """Rows from groups that each say which of their images are right; the rest of a row does not matter."""
-    columns = {field.name: [] for field in ROW_SCHEMA}
-    for group in groups:
-        for image, correct in zip(group.get("images", range(len(group["correct"]))), group["correct"], strict=True):
-            row = {
-                "crafted": "",
-                "defence": "none",
-                "source": "none",
-                "threat": CLEAN,
-                "route": "",
-                "attack": "",
-                "norm": "",
-                "budget": 0.0,
-                **group,
-                "image": image,
-                "correct": bool(correct),
-            }
-            for field in ROW_SCHEMA:
-                empty = "" if pa.types.is_string(field.type) else 0
-                columns[field.name].append(row.get(field.name, empty))
-    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in ROW_SCHEMA}, ROW_SCHEMA)
-
-
-def attacked(correct: list[int], crafted: str, threat: str = "white_box", **naming) -> dict:
-    """A group of rows under attack."""
-    group = {"route": "exact", "attack": "pgd", "norm": "linf", "budget": EPS} | naming
-    return {"correct": correct, "crafted": crafted, "threat": threat, **group}
-
-
-def cell_of(group: dict, status: str = "done", reason: str | None = None) -> dict:
-    """The cell in run.json that a group of rows belongs to."""
-    cell = {name: group[name] for name in ("crafted", "threat", "route", "attack", "norm", "budget")}
-    return {**cell, "judges": [group.get("defence", "none")], "status": status, "reason": reason}
-
-
-def line_of(lines: list[dict], **wanted) -> dict:
-    """The one line with these values."""
-    found = [line for line in lines if all(line[name] == value for name, value in wanted.items())]
-    assert len(found) == 1, (wanted, found)
-    return found[0]
 
 
 @given(st.integers(1, 5000), st.floats(0, 1), st.floats(0.5, 0.999))
@@ -108,6 +63,102 @@ def test_one_cell_has_no_worst_case_of_its_threat_but_one_over_everything():
     assert line_of(lines, threat="white_box")["accuracy"] == 1.0
     assert line_of(lines, threat=WORST_CASE)["accuracy"] == 0.5
     assert len(lines) == 3
+
+
+def test_a_route_of_several_attacks_has_a_worst_case_of_its_own():
+    clean = {"correct": [1, 1, 1]}
+    groups = [
+        attacked([0, 1, 1], "a", attack="fgsm"),
+        attacked([1, 0, 1], "b", attack="pgd"),
+        attacked([1, 1, 0], "c", attack="fgsm", route="identity"),
+    ]
+    lines = table(rows_of(clean, *groups), [cell_of(group) for group in groups])
+    assert line_of(lines, route="exact", attack=WORST_CASE)["accuracy"] == pytest.approx(1 / 3)
+    assert not [line for line in lines if line["route"] == "identity" and line["attack"] == WORST_CASE]  # one attack
+    assert line_of(lines, threat="white_box", route=WORST_CASE)["accuracy"] == 0.0
+    assert line_of(lines, threat=WORST_CASE)["accuracy"] == 0.0
+
+
+def test_success_is_over_the_images_that_are_right_without_an_attack():
+    clean, group = {"correct": [1, 1, 1, 0, 0]}, attacked([0, 1, 0, 0, 1], "a")
+    (line,) = (line for line in table(rows_of(clean, group), [cell_of(group)]) if line["threat"] == "white_box")
+    assert (line["accuracy"], line["images"]) == (0.4, 5)
+    assert (line["success"], line["clean_correct"]) == (pytest.approx(2 / 3), 3)
+    nothing = {"correct": [0, 0, 0, 0, 0]}
+    line = line_of(table(rows_of(nothing, group), [cell_of(group)]), threat="white_box")
+    assert (line["success"], line["clean_correct"]) == (None, 0)
+
+
+def test_each_seed_by_itself_then_the_mean():
+    """Turned by seed 0: images 0 and 1; by seed 1: image 2. Nobody who attacks once turns all three."""
+    clean = {"correct": [1, 1, 1, 1], "seed": -1}
+    groups = [
+        attacked([0, 1, 1, 1], "a", seed=0),
+        attacked([1, 0, 1, 1], "b", seed=0, route="identity"),
+        attacked([1, 1, 0, 1], "c", seed=1),
+        attacked([1, 1, 1, 1], "d", seed=1, route="identity"),
+    ]
+    lines = table(rows_of(clean, *groups), [{**cell_of(group), "seed": group["seed"]} for group in groups])
+    exact = line_of(lines, route="exact")
+    assert (exact["accuracy"], exact["spread"], exact["seeds"], exact["images"]) == (0.75, 0.0, 2, 4)
+    for worst in (line_of(lines, threat="white_box", route=WORST_CASE), line_of(lines, threat=WORST_CASE)):
+        assert (worst["accuracy"], worst["spread"], worst["seeds"]) == (pytest.approx(5 / 8), 0.25, 2)
+        assert worst["success"] == pytest.approx(3 / 8)
+        assert (worst["low"], worst["high"]) == wilson(2.5, 4)
+    assert line_of(lines, threat=CLEAN)["seeds"] == 1
+
+
+def test_a_seed_that_failed_leaves_no_mean():
+    clean, done, failed = {"correct": [1, 1], "seed": -1}, attacked([0, 1], "a", seed=0), attacked([], "b", seed=1)
+    cells = [{**cell_of(done), "seed": 0}, {**cell_of(failed, "failed", "broken"), "seed": 1}]
+    lines = table(rows_of(clean, done), cells)
+    line = line_of(lines, threat="white_box")
+    assert (line["accuracy"], line["status"]) == (None, "failed: broken")
+    assert line_of(lines, threat=WORST_CASE)["status"].startswith("incomplete: ")
+
+
+def minimal(correct: list[int], l2: list[float], crafted: str = "m", **naming) -> dict:
+    return attacked(correct, crafted, attack="ddn", norm="l2", budget=math.inf, l2=l2, **naming)
+
+
+def test_a_minimal_attack_counts_at_each_budget_what_it_found_within():
+    """Image 0 falls at 0.2, 1 at 0.5 exactly, 2 at 0.9; 3 withstands; 4 is wrong as it is."""
+    clean = {"correct": [1, 1, 1, 1, 0]}
+    group = minimal([0, 0, 0, 1, 0], [0.2, 0.5, 0.9, 0.0, 0.0])
+    lines = table(rows_of(clean, group), [{**cell_of(group), "budget": None}], {"l2": [0.5, 1.0], "linf": [0.1]})
+    at = {line["budget"]: line for line in lines if line["threat"] == "white_box"}
+    assert {budget: line["accuracy"] for budget, line in at.items()} == {0.5: 0.4, 1.0: 0.2, math.inf: 0.2}
+    assert {budget: line["distance"] for budget, line in at.items()} == {0.5: None, 1.0: None, math.inf: 0.9}
+    assert at[0.5]["success"] == 0.5
+    worst = {line["budget"]: line["accuracy"] for line in lines if line["threat"] == WORST_CASE}
+    assert worst == {0.5: 0.4, 1.0: 0.2}
+
+
+def test_the_median_distance_counts_failures_as_infinitely_far():
+    clean = {"correct": [1, 1, 1]}
+    for correct, expected in (([0, 1, 1], math.inf), ([0, 0, 1], 0.7), ([0, 0, 0], 0.7)):
+        group = minimal(correct, [0.3, 0.7, 0.9])
+        lines = table(rows_of(clean, group), [{**cell_of(group), "budget": None}], {"l2": []})
+        assert line_of(lines, threat="white_box")["distance"] == expected
+
+
+def test_a_failed_minimal_attack_makes_every_budget_incomplete():
+    clean, failed = {"correct": [1, 1]}, {**minimal([], []), "budget": None}
+    lines = table(rows_of(clean), [cell_of(failed, "failed", "broken")], {"l2": [0.5, 1.0]})
+    assert [line["budget"] for line in lines if line["threat"] == "white_box"] == [0.5, 1.0, math.inf]
+    assert {line["status"] for line in lines if line["threat"] == "white_box"} == {"failed: broken"}
+    worst = [line for line in lines if line["threat"] == WORST_CASE]
+    assert [line["budget"] for line in worst] == [0.5, 1.0]
+    assert all(line["status"].startswith("incomplete: ") and line["accuracy"] == 1.0 for line in worst)
+
+
+def test_reached_is_over_all_images_and_only_for_targeted_attacks():
+    clean = {"correct": [1, 1, 1, 1]}
+    aimed = attacked([0, 0, 0, 1], "a", target=3, prediction=[3, 3, 2, 0])
+    free = attacked([0, 0, 0, 1], "b", route="identity", target=-1, prediction=[3, 3, 2, 0])
+    lines = table(rows_of(clean, aimed, free), [cell_of(aimed), cell_of(free)])
+    assert line_of(lines, route="exact")["reached"] == 0.5
+    assert line_of(lines, route="identity")["reached"] is None
 
 
 def test_defences_norms_and_budgets_do_not_mix():
