@@ -176,15 +176,16 @@ class Scores:
         return sorted(lines, key=order)
 
     def worst_cases(self) -> dict[tuple, np.ndarray]:
-        """{label: bool over the selected images that some seed leaves right}, for clean lines and worst cases."""
+        """{label: share of the seeds that leave each selected image right}, for clean lines and worst cases."""
         labels, worst = self._gathered()
         clean = {label[0]: parts for label, parts in labels.items() if label[1] == CLEAN}
         found = {label: parts for label, parts in labels.items() if label[1] == CLEAN}
         found |= {label: clean.get(label[0], []) + parts for label, parts in worst.items()}
+        usable = {label: [part for part in parts if part.seen is not None] for label, parts in found.items()}
         return {
-            label: np.all([part.right for part in parts if part.seen is not None], axis=0)
-            for label, parts in found.items()
-            if any(part.seen is not None for part in parts)
+            label: np.mean([np.all([p.right for p in self._of(parts, seed)], axis=0) for seed in self.seeds], axis=0)
+            for label, parts in usable.items()
+            if parts
         }
 
     def _gathered(self) -> tuple[dict[tuple, list[Part]], dict[tuple, list[Part]]]:
