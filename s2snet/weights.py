@@ -6,7 +6,6 @@ the file is executed. `fingerprint` names a module by what it is (architecture a
 
 import hashlib
 import json
-import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from s2snet import models
+from s2snet.files import write_whole
 
 FORMAT = 1
 _KEY = "s2snet"  # one key only: safetensors writes several in random order, and equal files would differ
@@ -45,7 +45,7 @@ def _architecture(module: nn.Module) -> Any:
 def save(module: nn.Module, path: str | Path, **facts: Any) -> dict[str, Any]:
     """Writes the module made by `models.build` and its facts (data, metrics, command, ...); returns the header.
 
-    The file is written beside its place and renamed, so a file of that name is always whole.
+    A file of that name is always whole (s2snet/files.py).
     """
     header = {
         "format": FORMAT,
@@ -54,16 +54,8 @@ def save(module: nn.Module, path: str | Path, **facts: Any) -> dict[str, Any]:
         **facts,
         "versions": versions(),
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    try:
-        beside.write_bytes(serialise(tensors, metadata={_KEY: json.dumps(header, sort_keys=True)}))
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written ({error.strerror})") from None
+    write_whole(Path(path), serialise(tensors, metadata={_KEY: json.dumps(header, sort_keys=True)}))
     return header
 
 

@@ -142,9 +142,13 @@ class Stream(IterableDataset):
     "given, words, line",
     [
         (lambda: own().train(), {}, "defended is in training mode"),
-        (own, {"attacks": ["pdg"]}, "attack.pdg.name=pdg: allowed are fgsm, "),
-        (own, {"threats": ["grey_box"]}, "threat.grey_box.name=grey_box: allowed are gray_box, "),
-        (own, {"keep": "some", "output": "r"}, "keep=some: allowed are null, all, sample, none"),
+        (own, {"attacks": ["pdg"]}, "attack.pdg.name=pdg (did you mean 'pgd'?): allowed are fgsm, "),
+        (
+            own,
+            {"threats": ["grey_box"]},
+            "threat.grey_box.name=grey_box (did you mean 'gray_box'?): allowed are gray_box, ",
+        ),
+        (own, {"keep": "some", "output": "r"}, "keep=some (did you mean 'sample'?): allowed are all, sample, none"),
         (own, {"loader": DataLoader(Stream())}, "a stream has no order to come back to"),
         (own, {"budgets": {"linf": [8.0]}}, "radii are in [0, 1] pixel units; did you mean 8/255?"),
     ],

@@ -1,29 +1,17 @@
 """Bad input in one clear line and exit code 1; the traceback only with debug=true."""
 
-import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from s2snet.choices import nearest
 from s2snet.cli.conf_dir import conf_dir
 
 
-class BadInput(Exception):
+class BadInput(ValueError):
     """What the user gave, what is allowed, the nearest match; its text is the line that is printed."""
-
-
-def nearest(word: object, allowed: Iterable[str]) -> str:
-    """` (did you mean 'x'?)`, or nothing where no allowed word resembles this one."""
-    match = difflib.get_close_matches(str(word), [str(a) for a in allowed], n=1, cutoff=0.5)
-    return f" (did you mean {match[0]!r}?)" if match else ""
-
-
-def choose(name: str, value: object, allowed: Sequence[str]) -> None:
-    """BadInput unless the value is one of the allowed."""
-    if value not in allowed:
-        raise BadInput(f"{name}={value}{nearest(value, allowed)}: allowed are {', '.join(map(str, allowed))}")
 
 
 def run(main: Callable[[], object]) -> None:
@@ -65,7 +53,7 @@ def _line(error: BaseException) -> str | None:
         cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
         return _unknown_choice(error) or _unknown_key(cause) or _first_line(error, cause)
     # By name, since importing Lightning takes seconds: no such device, a strategy that is not installed.
-    if isinstance(error, BadInput | ValueError | OSError) or type(error).__name__ == "MisconfigurationException":
+    if isinstance(error, ValueError | OSError) or type(error).__name__ == "MisconfigurationException":
         return " ".join(str(error).split())
     if type(error) is RuntimeError and 'Could not detect "srun"' in str(error):  # submitit's, away from a cluster
         return "no SLURM here (srun is not found); start it on the cluster's login node, or leave experiment=slurm out"

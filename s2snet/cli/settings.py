@@ -10,8 +10,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from s2snet.choices import choose, nearest
 from s2snet.cli.conf_dir import conf_dir
-from s2snet.cli.messages import BadInput, choose, nearest
+from s2snet.cli.messages import BadInput
 
 STAGES = ("classifier", "1", "2", "adversarial")
 

@@ -1,10 +1,10 @@
 """Data sets by name: `load(name, **options)` gives train, validation and test images in [0, 1] with labels."""
 
-import difflib
 import inspect
 from pathlib import Path
 from typing import Any
 
+from s2snet.choices import nearest
 from s2snet.data.digits import digits
 from s2snet.data.images import Images, Splits, Streamed
 
@@ -19,13 +19,12 @@ def load(name: str, data_root: str | Path | None = None, **options: Any) -> Spli
     `data_root` is the folder below which data that is not shipped lies; sets that need none ignore it.
     """
     if name not in DATA:
-        near = difflib.get_close_matches(name, DATA, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown data set {name!r}{hint}; allowed are {', '.join(DATA)}")
+        raise ValueError(f"unknown data set {name!r}{nearest(name, DATA)}; allowed are {', '.join(DATA)}")
     allowed = inspect.signature(DATA[name]).parameters
     unknown = [option for option in options if option not in allowed]
     if unknown:
-        raise ValueError(f"data set {name} has no option {unknown[0]!r}; allowed are {', '.join(allowed)}")
+        hint = nearest(unknown[0], allowed)
+        raise ValueError(f"data set {name} has no option {unknown[0]!r}{hint}; allowed are {', '.join(allowed)}")
     if "data_root" in allowed:
         options["data_root"] = data_root
     return DATA[name](**options)

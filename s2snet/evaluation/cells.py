@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from s2snet.attacks import ATTACKS, LOSSES
+from s2snet.choices import choose, nearest
 from s2snet.evaluation import targets
 from s2snet.evaluation.foreign import ForeignImages
 from s2snet.evaluation.schema import CLEAN, SCHEMA_VERSION
@@ -85,20 +86,20 @@ def options(label: str, given: dict[str, Any]) -> tuple[Callable, dict[str, Any]
     """
     given = dict(given)
     name = given.pop("name", label)
-    if name not in ATTACKS:
-        raise ValueError(f"attack.{label}.name={name}: allowed are {', '.join(ATTACKS)}")
+    choose(f"attack.{label}.name", name, ATTACKS)
     attack = ATTACKS[name]
     allowed = [option for option in inspect.signature(attack).parameters if option not in _GIVEN]
     aim = given.pop("targets", None)
-    if aim is not None and aim not in targets.TARGETS:
-        raise ValueError(f"attack.{label}.targets={aim}: allowed are null, {', '.join(targets.TARGETS)}")
+    if aim is not None:
+        choose(f"attack.{label}.targets", aim, targets.TARGETS)
+    if "eps" in given:
+        raise ValueError(f"attack.{label}.eps: radii are given as budgets, such as budgets.linf=[8/255]")
+    known = [*allowed, "targets"]
     for option in given:
         if option not in allowed:
-            raise ValueError(
-                f"attack.{label}.{option}: {name} has no such option; allowed are {', '.join([*allowed, 'targets'])}"
-            )
-    if given.get("loss", "margin") not in LOSSES:
-        raise ValueError(f"attack.{label}.loss={given['loss']}: allowed are {', '.join(LOSSES)}")
+            what = f"attack.{label}.{option}{nearest(option, known)}: {name} has no such option"
+            raise ValueError(f"{what}; allowed are {', '.join(known)}")
+    choose(f"attack.{label}.loss", given.get("loss", "margin"), LOSSES)
     try:  # on no images at all: it checks its options and computes nothing
         none = torch.empty(0, 1)
         radius = {} if attack.minimal else {"eps": 0.0}
@@ -113,11 +114,9 @@ def attempts(defences: dict[str, Defended], threats: dict[str, dict], facts: Fac
     """What every threat of the settings gives for these defences."""
     found = []
     for label, threat in threats.items():
-        if threat["name"] not in THREATS:
-            raise ValueError(f"threat.{label}.name={threat['name']}: allowed are {', '.join(THREATS)}")
+        choose(f"threat.{label}.name", threat["name"], THREATS)
         for route in threat["routes"]:
-            if route not in ROUTES:
-                raise ValueError(f"threat.{label}.routes={route}: allowed are {', '.join(ROUTES)}")
+            choose(f"threat.{label}.routes", route, ROUTES)
         found += THREATS[threat["name"]](defences, threat, facts)
     return found
 

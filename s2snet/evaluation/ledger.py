@@ -26,6 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from s2snet.evaluation.schema import MEASURED_SCHEMA
+from s2snet.files import write_whole
 
 
 class Ledger:
@@ -52,7 +53,7 @@ class Ledger:
         """Keeps the readable preimage of a crafted key beside its chunks."""
         path = self.folder / "crafted" / key / "cell.json"
         if not path.is_file():
-            _write(path, json.dumps(preimage, indent=1, sort_keys=True).encode())
+            write_whole(path, json.dumps(preimage, indent=1, sort_keys=True).encode())
 
     def crafted(self, key: str, chunk: int, sample: bool = False) -> dict[str, Tensor] | None:
         """The tensors of a crafted chunk (adversarial, image, ...), or of its sample; None where there are none."""
@@ -69,7 +70,7 @@ class Ledger:
         self._keep_tensors(self.folder / "fits" / f"{key}.safetensors", tensors)
 
     def keep_failure(self, key: str, chunk: int, reason: str) -> None:
-        _write(self.folder / "failed" / f"{key}.{chunk:05d}.json", json.dumps(reason).encode())
+        write_whole(self.folder / "failed" / f"{key}.{chunk:05d}.json", json.dumps(reason).encode())
 
     def failures(self) -> dict[str, dict[int, str]]:
         """{key: {chunk: why}} of this run, over all ranks."""
@@ -98,7 +99,7 @@ class Ledger:
         return tensors if stated == _checksum(tensors) else self._set_aside(path)
 
     def _keep_tensors(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        _write(path, save(tensors, metadata={"sha256": _checksum(tensors)}))
+        write_whole(path, save(tensors, metadata={"sha256": _checksum(tensors)}))
 
     def judged(self, key: str, judge: str, chunk: int) -> pa.Table | None:
         """The rows of a judged chunk, or None where there are none."""
@@ -117,7 +118,7 @@ class Ledger:
         sink = pa.BufferOutputStream()
         stated = rows.replace_schema_metadata({"sha256": _checksum_of_rows(rows)})
         pq.write_table(stated, sink, write_page_checksum=True)
-        _write(self._judged_path(key, judge, chunk), sink.getvalue().to_pybytes())
+        write_whole(self._judged_path(key, judge, chunk), sink.getvalue().to_pybytes())
 
     def _judged_path(self, key: str, judge: str, chunk: int) -> Path:
         return self.folder / "judged" / key / judge[:32] / f"{chunk:05d}.parquet"
@@ -143,23 +144,3 @@ def _checksum_of_rows(rows: pa.Table) -> str:
         digest.update(rows[name].is_valid().to_numpy().tobytes())
         digest.update(rows[name].drop_null().to_numpy().tobytes())
     return digest.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes the file so that it is there whole or not at all, whatever happens to the process or the power."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written ({error.strerror}); what was done so far is kept") from None
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

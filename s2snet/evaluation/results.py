@@ -1,10 +1,8 @@
 """What an evaluation leaves for reading: rows, table, measures, curves, the explorer's samples, run.json."""
 
 import json
-import os
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from s2snet.evaluation import measures
 from s2snet.evaluation.engine import Engine, repeatable
 from s2snet.evaluation.schema import CURVE_COLUMNS, MEASURE_COLUMNS, ROW_SCHEMA, SCHEMA_VERSION
 from s2snet.evaluation.scores import Scores, write_table
+from s2snet.files import make_whole
 
 BUFFERED = 1 << 13  # rows that are written at once: memory stays flat, row groups stay worth reading
 
@@ -26,19 +25,19 @@ BUFFERED = 1 << 13  # rows that are written at once: memory stays flat, row grou
 def write(job, planned, engine: Engine) -> None:
     """Writes every file of the result folder from the ledger, a chunk at a time."""
     folder = job.output
-    _replace(folder / "rows.parquet", lambda path: _rows(engine, path))
+    make_whole(folder / "rows.parquet", lambda path: _rows(engine, path))
     facts = _facts(job, planned)
     scores = Scores(folder / "rows.parquet", facts["cells"], job.budgets)
-    _replace(folder / "table.csv", lambda path: write_table(scores.table(), path))
+    make_whole(folder / "table.csv", lambda path: write_table(scores.table(), path))
     rows = folder / "rows.parquet"
     figures = measures.measures(scores, rows, facts["classes"])
-    _replace(folder / "measures.csv", lambda path: measures.write(figures, MEASURE_COLUMNS, path))
+    make_whole(folder / "measures.csv", lambda path: measures.write(figures, MEASURE_COLUMNS, path))
     facts["notes"] = facts["notes"] + _counted(figures)
     points = measures.curves(scores, rows)
-    _replace(folder / "curves.csv", lambda path: measures.write(points, CURVE_COLUMNS, path))
+    make_whole(folder / "curves.csv", lambda path: measures.write(points, CURVE_COLUMNS, path))
     _samples(engine, folder)
     _inference(job, engine)
-    _replace(folder / "run.json", lambda path: path.write_text(json.dumps(facts, indent=1) + "\n"))
+    make_whole(folder / "run.json", lambda path: path.write_text(json.dumps(facts, indent=1) + "\n"))
 
 
 def _rows(engine: Engine, path: Path) -> None:
@@ -145,7 +144,7 @@ def _samples(engine: Engine, folder: Path) -> None:
             if name in guarded:
                 tensors[f"purified/{cell.key}/{engine.judges[name]}"] = purify(name, torch.cat(left))
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    _replace(path, lambda beside: beside.write_bytes(save(tensors)))
+    make_whole(path, lambda beside: beside.write_bytes(save(tensors)))
 
 
 def _inference(job, engine: Engine, rounds: int = 7) -> None:
@@ -175,10 +174,3 @@ def _seconds(module: torch.nn.Module, batch: torch.Tensor) -> float:
     if batch.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes beside and renames, so that a reader finds the old file or the new one."""
-    beside = path.with_name(path.name + ".part")
-    write(beside)
-    os.replace(beside, path)

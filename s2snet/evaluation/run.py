@@ -15,6 +15,7 @@ from torch import nn
 
 from s2snet import weights
 from s2snet.attacks.balls import NORMS
+from s2snet.choices import choose
 from s2snet.evaluation import cells as planning
 from s2snet.evaluation import fits, foreign, progress, ranks, results
 from s2snet.evaluation.costs import Costs, shares
@@ -66,18 +67,15 @@ class Job:
 
     def __post_init__(self) -> None:
         self.count = min(self.count or len(self.images), len(self.images))
-        if self.keep not in (None, *KEEP):
-            raise ValueError(f"keep={self.keep}: allowed are null, {', '.join(KEEP)}")
+        if self.keep is not None:
+            choose("keep", self.keep, KEEP)
         for norm, radii in self.budgets.items():
-            if norm not in NORMS:
-                raise ValueError(f"budgets' norm={norm}: allowed are {', '.join(NORMS)}")
+            choose("budgets' norm", norm, NORMS)
             for eps in radii:
                 if not 0 <= eps < math.inf or (norm == "linf" and eps > 1):
                     hint = f"; did you mean {eps:g}/255?" if eps > 1 else ""
                     raise ValueError(f"budgets.{norm}={eps:g}: radii are in [0, 1] pixel units{hint}")
-        if self.trainer.precision not in ranks.PRECISIONS:
-            allowed = ", ".join(ranks.PRECISIONS)
-            raise ValueError(f"trainer.precision={self.trainer.precision}: allowed here are {allowed}")
+        choose("trainer.precision", self.trainer.precision, ranks.PRECISIONS)
 
     @property
     def kept(self) -> str:

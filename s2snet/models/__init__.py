@@ -4,12 +4,12 @@
 on it as `.config`, which is what a weights file stores and what a fingerprint covers.
 """
 
-import difflib
 import inspect
 from typing import Any
 
 from torch import nn
 
+from s2snet.choices import nearest
 from s2snet.models.defended import Defended, Identity, freeze
 from s2snet.models.segnet import SegNet, load_authors, segnet_small
 from s2snet.models.small_cnn import SmallCNN
@@ -39,22 +39,17 @@ def build(name: str, **options: Any) -> nn.Module:
     ValueError for an unknown name or option, with what is allowed and the nearest match.
     """
     if name not in MODULES:
-        raise ValueError(f"unknown module {name!r}{_nearest(name, MODULES)}; allowed are {', '.join(MODULES)}")
+        raise ValueError(f"unknown module {name!r}{nearest(name, MODULES)}; allowed are {', '.join(MODULES)}")
     allowed = inspect.signature(MODULES[name]).parameters
     for option in options:
         if option not in allowed:
             raise ValueError(
-                f"{name} has no option {option!r}{_nearest(option, allowed)}; allowed are {', '.join(allowed)}"
+                f"{name} has no option {option!r}{nearest(option, allowed)}; allowed are {', '.join(allowed)}"
             )
     module = MODULES[name](**options)
     defaults = {key: parameter.default for key, parameter in allowed.items()}
     module.config = {"name": name} | _plain(defaults | options)
     return module
-
-
-def _nearest(word: str, allowed) -> str:
-    match = difflib.get_close_matches(word, list(allowed), n=1)
-    return f" (did you mean {match[0]!r}?)" if match else ""
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", "autoencoder=segnet_smal",
      "autoencoder=segnet_smal (did you mean 'segnet_small'?): allowed are segnet, ..."),
     ("train", "recipe@recipes.stage2=slow", "recipe=slow: allowed are adversarial, classifier, stage1, stage2"),
-    ("train", "experiment=none", "experiment=none: allowed are index_maps"),
+    ("train", "experiment=none", "experiment=none: allowed are index_maps, slurm, thorough"),
     ("train", "sede=1", "unknown setting sede (did you mean 'seed'?): allowed here are ..."),
     ("train", "+sede=1", f"unknown setting sede (did you mean 'seed'?): allowed here are {TRAIN_KEYS}"),
     ("train", "recipes.stage1.lrr=1", "unknown setting recipes.stage1.lrr (did you mean 'lr'?): allowed here are ..."),
@@ -91,16 +91,17 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("evaluate", "defence=[non]",
      "defence=non (did you mean 'none'?): allowed are adversarial, autoencoder, none, s2snet"),
     ("evaluate", "attack=[pdg]", "attack=pdg (did you mean 'pgd'?): allowed are ..."),
-    ("evaluate", "threat=[grey_box]", "threat=grey_box (did you mean 'gray_box'?): allowed are gray_box, white_box"),
+    ("evaluate", "threat=[grey_box]",
+     "threat=grey_box (did you mean 'gray_box'?): allowed are gray_box, query, transfer, white_box"),
     ("evaluate", "attack.pgd.stepz=3",
      "unknown setting attack.pgd.stepz (did you mean 'steps'?): allowed here are ..."),
     ("evaluate", "attack.pgd.steps=many", "attack.pgd.steps=many: not of the same type as 40 in attack/pgd.yaml"),
     ("evaluate", "runs=kept defence=[none] +attack.pgd.stepz=3",
-     "attack.pgd.stepz: pgd has no such option; allowed are steps, ..."),
+     "attack.pgd.stepz (did you mean 'steps'?): pgd has no such option; allowed are steps, ..."),
     ("evaluate", "runs=kept defence=[none] attack.pgd.steps=0",
      "attack.pgd: pgd refuses its options: steps=0: at least 1"),
     ("evaluate", "runs=kept defence=[none] threat.white_box.routes=[exat]",
-     "threat.white_box.routes=exat: allowed are exact, identity"),
+     "threat.white_box.routes=exat (did you mean 'exact'?): allowed are exact, identity, ..."),
     ("evaluate", "runs=kept defence=[none] data.size=20",
      "defence none was trained on data.size=16; this evaluation has 20"),
     ("evaluate", "runs=kept defence=[s2snet]", "s2snet: no weights at kept/digits/s2snet-segnet_small-small_cnn/..."),
@@ -175,10 +176,9 @@ def test_bad_input_as_a_process(script, words, expected, prepared):
 
 def test_debug_shows_the_traceback(monkeypatch, capfd):
     from s2snet.cli import train
-    from s2snet.cli.messages import BadInput
 
     monkeypatch.setattr(sys, "argv", ["train.py", "stage=3", "debug=true"])
-    with pytest.raises(BadInput):
+    with pytest.raises(ValueError):
         train.main()
 
 

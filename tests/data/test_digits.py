@@ -82,7 +82,11 @@ def test_fingerprint_is_stable_and_covers_everything():
     "name, options, line",
     [
         ("digit", {}, "unknown data set 'digit' (did you mean 'digits'?); allowed are digits"),
-        ("digits", {"sise": 8}, "data set digits has no option 'sise'; allowed are size, channels, "),
+        (
+            "digits",
+            {"sise": 8},
+            "data set digits has no option 'sise' (did you mean 'size'?); allowed are size, channels, ",
+        ),
         ("digits", {"size": 7}, "data.size=7: the originals have 8 pixels a side; at least 8"),
         ("digits", {"channels": 2}, "data.channels=2: digits come in 1 or 3 channels"),
         ("digits", {"classes": 9}, "data.classes=9: digits have 10 classes"),

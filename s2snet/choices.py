@@ -1,0 +1,17 @@
+"""How a mistyped word is answered: what was given, the nearest match, what is allowed. Imports no torch."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: object, allowed: Iterable[object]) -> str:
+    """` (did you mean 'x'?)`, or nothing where no allowed word resembles this one."""
+    match = difflib.get_close_matches(str(word), [str(other) for other in allowed], n=1, cutoff=0.5)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def choose(name: str, value: object, allowed: Iterable[object]) -> None:
+    """ValueError, in one line, unless the value is one of the allowed."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name}={value}{nearest(value, allowed)}: allowed are {', '.join(map(str, allowed))}")
