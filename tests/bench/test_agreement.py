@@ -6,6 +6,9 @@ what the network was asked: that of every image, whether or not it is also the b
 - Bounds. Ours are rounded inwards, theirs are not: up to 6e-8, far below the 1e-6 asked for.
 - Forks. Such a rounding can turn the sign of a gradient at a kink (ReLU, max-pooling), and the ways part there. It
   happens to few images; they are counted, and in float64 there are none: so they are rounding, and no other rule.
+
+The images compared are all 60. Where a label leads by more than 16.6 our cross-entropy goes on along its tangent and
+theirs rounds to zero; none of the 60 leads by more than 12.
 """
 
 import pytest
@@ -23,8 +26,9 @@ pytestmark = [
 IMAGES = slice(0, 360, 6)  # 60, of all classes
 RADII = [8 / 255, 25.5 / 255]
 STEPS = {"fgsm": 1, "bim": 20, "pgd": 40}
-# least share of images that agree after all steps in float32; measured: 1, 59/60, 59/60 and 1, 57/60, 50/60
-SHARES = {"none": {1: 1, 20: 0.95, 40: 0.95}, "s2snet": {1: 1, 20: 0.9, 40: 0.75}}
+# Least share of images that agree after all steps in float32 at the larger radius; measured with foolbox and ART: 60,
+# 60, at least 58 of 60, and 60, 59, at least 54. At the smaller radius all of them agree.
+SHARES = {"none": {1: 1, 20: 0.95, 40: 0.9}, "s2snet": {1: 1, 20: 0.95, 40: 0.85}}
 
 
 class Recorder(nn.Module):
@@ -122,7 +126,7 @@ def test_last_iterates_agree(library, name, defence, eps, networks, batch):
 def test_in_float64_all_images_agree(name, defence, networks, batch):
     """At the radius where most part in float32. ART takes no float64 networks."""
     pytest.importorskip("foolbox", reason="needs the extra `bench`")
-    network, images, labels = networks[defence].double(), batch[0][::2].double(), batch[1][::2]
+    network, images, labels = networks[defence].double(), batch[0][::3].double(), batch[1][::3]
     try:
         found = [attack(name, network, images, labels, RADII[1]) for attack in (foolbox, ours)]
         apart = (found[0] - found[1]).abs()

@@ -441,11 +441,17 @@ def test_the_label_of_an_attack_is_not_in_the_key():
 @pytest.mark.parametrize(
     "attack, line",
     [
-        ({"name": "pdg"}, "attack.mine.name=pdg: allowed are fgsm, "),
-        ({"name": "pgd", "targets": "nxt"}, "attack.mine.targets=nxt: allowed are null, next, random, least_likely"),
+        ({"name": "pdg"}, "attack.mine.name=pdg (did you mean 'pgd'?): allowed are fgsm, "),
+        (
+            {"name": "pgd", "targets": "nxt"},
+            "attack.mine.targets=nxt (did you mean 'next'?): allowed are next, random, least_likely",
+        ),
         ({"name": "cw"}, "attack.mine: knows l2, and budgets has none of them; add budgets.l2=[]"),
-        ({"name": "pgd", "stepz": 3}, "attack.mine.stepz: pgd has no such option; allowed are steps, "),
-        ({"name": "pgd", "eps": 0.3}, "attack.mine.eps: pgd has no such option"),
+        (
+            {"name": "pgd", "stepz": 3},
+            "attack.mine.stepz (did you mean 'steps'?): pgd has no such option; allowed are steps, ",
+        ),
+        ({"name": "pgd", "eps": 0.3}, "attack.mine.eps: radii are given as budgets, such as budgets.linf=[8/255]"),
         ({"name": "pgd", "loss": "ce"}, "attack.mine.loss=ce: allowed are cross_entropy, "),
         ({"name": "pgd", "steps": 0}, "attack.mine: pgd refuses its options: steps=0: at least 1"),
         ({"name": "pgd", "steps": "many"}, "attack.mine: pgd refuses its options: "),
@@ -460,9 +466,13 @@ def test_bad_attacks_are_one_line_before_anything_runs(attack, line):
 
 
 def test_unknown_threats_routes_and_norms_that_an_attack_does_not_know():
-    with pytest.raises(ValueError, match=r"threat.mine.name=grey_box: allowed are gray_box, white_box"):
+    with pytest.raises(
+        ValueError, match=r"threat.mine.name=grey_box \(did you mean 'gray_box'\?\): allowed are gray_box, white_box"
+    ):
         planned(threats={"mine": {"name": "grey_box", "routes": []}})
-    with pytest.raises(ValueError, match=r"threat.mine.routes=exat: allowed are exact, identity"):
+    with pytest.raises(
+        ValueError, match=r"threat.mine.routes=exat \(did you mean 'exact'\?\): allowed are exact, identity"
+    ):
         planned(threats={"mine": SETTINGS["white_box"] | {"routes": ["exat"]}})
     with pytest.raises(ValueError, match=r"attack.fgsm: knows linf, l2, and budgets has none of them; add budg"):
         planned(attacks={"fgsm": {}}, budgets={"l1": [1.0], "l2": []})
