@@ -1,14 +1,19 @@
-"""Prints the README's table from a result's table.csv: python scripts/readme_table.py docs/results/digits
+"""Prints the README's tables from results' table.csv.
 
-A test compares the README with what this prints, so that its figures are the file's.
+    python scripts/readme_table.py docs/results/digits                 defences by threat
+    python scripts/readme_table.py docs/results/index_maps 8/255       defences by route of the white box
+
+A test compares the README with what this prints, so that its figures are the files'.
 """
 
 import json
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 from s2snet.evaluation.schema import CLEAN, WORST_CASE
 from s2snet.evaluation.scores import headline, read_table
+from s2snet.report.details import by_route
 from s2snet.report.verdict import budgets_of
 from s2snet.report.words import budget_text, percent, title_of
 
@@ -31,10 +36,29 @@ def markdown(folder: Path) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def routes(folder: Path, budget: float) -> str:
+    """One line per defence with a purifier: accuracy by each route of the white box at a Linf budget, in percent."""
+    run = json.loads((folder / "run.json").read_text())
+    (block,) = [
+        block
+        for block in by_route(read_table(folder / "table.csv"), run["defences"])
+        if block["norm"] == "linf" and abs(block["budget"] - budget) < 1e-9
+    ]
+    names = [*(f"`{route}`" for route in block["routes"]), "worst case"]
+    lines = [["", *names], ["---"] * (1 + len(names))]
+    for row in block["rows"]:
+        found = [*row["cells"].values(), row["worst"]]
+        lines.append([row["title"], *(percent(line["accuracy"], unit=False) if line else "" for line in found)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def _cell(line: dict) -> str:
     low, high = (percent(line[end], unit=False) for end in ("low", "high"))
     return f"{percent(line['accuracy'], unit=False)} ({low}-{high})"
 
 
 if __name__ == "__main__":
-    print(markdown(Path(sys.argv[1])))
+    if len(sys.argv) > 2:
+        print(routes(Path(sys.argv[1]), float(Fraction(sys.argv[2]))))
+    else:
+        print(markdown(Path(sys.argv[1])))

@@ -73,4 +73,15 @@ def test_index_maps_expectations_are_those_of_the_result_file():
     keys = [("clean", "", 0.0)] + [(t, "linf", r / 255) for t in ("gray_box", "worst_case") for r in (8, 25.5)]
     figures = [f"{100 * speaking['s2snet', *key]['accuracy']:.1f}" for key in keys]
     assert re.findall(r"(?<![\d.])(\d+\.\d)(?![\d/])", said) == figures
-    assert f"{figures[2]} %" in README.read_text()
+
+
+def test_the_routes_of_the_index_maps_are_those_of_the_result_file(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from readme_table import routes
+
+    table = routes(ROOT / "docs/results/index_maps", 8 / 255)
+    assert table in README.read_text()
+    said = (ROOT / "conf/experiment/index_maps.yaml").read_text().partition("No single route")[2].partition("\n")[0]
+    for route in ("identity", "exact", "soft"):
+        figure = re.search(rf"(\d+\.\d) by `{route}`", said)[1]
+        assert re.search(rf"\| S2SNet \|.*\b{figure}\b", table), route
