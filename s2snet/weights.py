@@ -93,6 +93,29 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     return module.to(device).eval()
 
 
+def load_published(path: str | Path, size: int, **config: Any) -> nn.Module:
+    """The module `models.build(**config)` filled with a published state dict (.th, .pth, .pt), in eval mode.
+
+    Its header says stage `published`, its fingerprint and the input it is for. The file is read with
+    `weights_only`: nothing in it is executed. ValueError, in one line, for one that is missing, that would run code,
+    or whose tensors do not fit.
+    """
+    if not Path(path).is_file():
+        hint = "; point data_root (S2SNET_DATA) to the folder that has it, or take classifier.weights=null"
+        raise ValueError(f"classifier.weights={path}: no such file{hint}")
+    module = models.build(**config)
+    try:
+        models.load_published(module, torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # pickle's own kinds among them
+        raise ValueError(f"classifier.weights={path}: {' '.join(str(error).split())[:200]}") from None
+    module.header = {
+        "stage": "published",
+        "fingerprint": fingerprint(module),
+        "input": {"channels": config["channels"], "size": size},
+    }
+    return module.eval()
+
+
 def _read(path: str | Path, tensors: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such weights file")

@@ -52,7 +52,7 @@ def pgd(
             rows = torch.nonzero(~best.fools if leave_early else torch.ones_like(best.fools)).squeeze(1)
             near = ball.rows(rows)
             # short steps from noise on the rim of an l2 ball leave more images than those from within
-            x = near.start(noise, rows, restart, inner=False) if random_start else near.images
+            x = near.start(noise, rows, restart, inner=True) if random_start else near.images
             for _ in range(steps):
                 if not len(rows):
                     break

@@ -5,7 +5,7 @@ dataclasses, dicts, lists and numbers, checked across fields. No torch here: a t
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -109,6 +109,7 @@ class TrainSettings:
     ckpt_path: str | None = None
     overwrite: bool = False
     debug: bool = False
+    published: ClassVar[str | None] = None  # classifier.weights, which is no part of the architecture
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -160,6 +161,7 @@ class EvaluateSettings:
     runs: str = "runs"
     output: str = MISSING
     debug: bool = False
+    published: ClassVar[str | None] = None  # likewise
 
 
 def register() -> None:
@@ -173,6 +175,7 @@ def train_settings(config: DictConfig) -> TrainSettings:
     """The checked settings of one training run."""
     settings: TrainSettings = _plain(config)
     _like_their_files(settings, ("data", "classifier", "autoencoder"))
+    settings.published = settings.classifier.pop("weights", None)
     choose("stage", settings.stage, STAGES)
     recipe = settings.recipe
     choose("recipe's optimiser", recipe["optimiser"], ("adam", "adamw", "sgd"))
@@ -193,6 +196,7 @@ def evaluate_settings(config: DictConfig) -> EvaluateSettings:
     """The checked settings of one evaluation; budgets are numbers."""
     settings: EvaluateSettings = _plain(config)
     _like_their_files(settings, ("data", "classifier", "autoencoder"))
+    settings.published = settings.classifier.pop("weights", None)
     for label, attack in settings.attack.items():
         _like_its_file(f"attack.{label}", attack, "attack")
     for name, least in (("images", 1), ("chunk", 1), ("samples", 0)):

@@ -5,10 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from s2snet.choices import nearest
+from s2snet.data import published
 from s2snet.data.digits import digits
 from s2snet.data.images import Images, Splits, Streamed
 
-DATA = {"digits": digits}
+DATA = {
+    "digits": digits,
+    "mnist": published.mnist,
+    "fashion_mnist": published.fashion_mnist,
+    "cifar10": published.cifar10,
+    "cifar100": published.cifar100,
+    "svhn": published.svhn,
+}
 
 __all__ = ["DATA", "Images", "Splits", "Streamed", "load"]
 

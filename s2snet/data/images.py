@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 
 class Images(Dataset):
-    """Images in memory: item k is (image float32 [C, H, W] in [0, 1], label int, index int).
+    """Images in memory, as float32 in [0, 1] or as bytes: item k is (image float32 [C, H, W], label int, index int).
 
     `index` is the image's place in the whole data set's own order, so that it names the image in every split.
     `mean` and `std` per channel are the data's, for networks that normalise and for normalised distances.
@@ -33,7 +33,9 @@ class Images(Dataset):
         return len(self.images)
 
     def __getitem__(self, place: int) -> tuple[Tensor, int, int]:
-        return self.images[place], int(self.labels[place]), int(self.index[place])
+        image = self.images[place]
+        image = image.float() / 255 if image.dtype == torch.uint8 else image
+        return image, int(self.labels[place]), int(self.index[place])
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over pixels, labels and indices."""

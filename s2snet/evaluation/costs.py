@@ -1,8 +1,10 @@
 """What an evaluation costs before it starts: passes of each cell, minutes on this machine, shares of the ranks."""
 
+import inspect
 import json
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +13,12 @@ from s2snet.attacks import Noise, Passes
 from s2snet.evaluation.cells import Cell, options
 from s2snet.evaluation.targets import TARGETS
 
+FEW = 50  # steps that are counted by running them; more are extrapolated
+
 
 @dataclass(frozen=True)
 class Cost:
-    """Passes through the source per image, without leaving early, so at most."""
+    """Passes through the source per image without leaving early: at most (of cw and lbfgs, which search, about)."""
 
     forwards: float
     backwards: float
@@ -30,7 +34,8 @@ class Costs:
         if cell.source is None:
             return Cost(0, 0)
         facts = cell.preimage
-        key = json.dumps([facts["attack"], facts["options"], facts["norm"], facts["budget"]], sort_keys=True)
+        # The radius says nothing here: nothing fools at any.
+        key = json.dumps([facts["attack"], facts["options"], facts["norm"], facts["budget"] is None], sort_keys=True)
         if key not in self._known:
             self._known[key] = self._count(cell)
         cost, draws = self._known[key], getattr(cell.source, "draws_per_backward", None)
@@ -40,18 +45,37 @@ class Costs:
         attack, chosen = options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
         aim = chosen.pop("targets", None)
         images = torch.full((2, *self._shape), 0.5)
-        labels, passes = torch.zeros(2, dtype=torch.int64), Passes(2)
-        module = _Firm(self._classes)
-        given = {"norm": cell.norm, "noise": Noise(0), "passes": passes}
+        labels = torch.zeros(2, dtype=torch.int64)
+        given = {"norm": cell.norm, "noise": Noise(0)}
         if cell.preimage["budget"] is not None:
             given["eps"] = cell.budget
         if aim is not None:
-            given["targets"] = TARGETS[aim](module, images, labels, self._classes, Noise(0))
+            given["targets"] = TARGETS[aim](_Firm(self._classes), images, labels, self._classes, Noise(0))
+
+        def passes(module: nn.Module, **steps: int) -> Cost:
+            taken = Passes(2)
+            attack(module, images, labels, passes=taken, **given, **{**chosen, **steps})
+            return Cost(taken.forwards.float().mean().item(), taken.backwards.float().mean().item())
+
+        def most(**steps: int) -> Cost:
+            cost = passes(_Firm(self._classes), **steps)
+            if attack.minimal:  # what fools at last is then pulled back to the boundary, which also costs
+                then = int(given.get("targets", labels + 1)[0])
+                late = passes(_Firm(self._classes, round(cost.forwards) - 1, then), **steps)
+                cost = Cost(max(cost.forwards, late.forwards), max(cost.backwards, late.backwards))
+            return cost
+
+        asked = inspect.signature(attack).parameters.get("steps")
+        steps = chosen.get("steps", 0 if asked is None else asked.default)
         try:
-            attack(module, images, labels, **given, **chosen)
+            if steps <= 2 * FEW:
+                return most()
+            few, twice = most(steps=FEW), most(steps=2 * FEW)  # the rest is in proportion
+            share = (steps - FEW) / FEW
+            forwards, backwards = (a + share * (b - a) for a, b in zip(astuple(few), astuple(twice), strict=True))
+            return Cost(forwards, backwards)
         except Exception:  # an attack that fails does so in its cells, where it is said
             return Cost(0, 0)
-        return Cost(passes.forwards.float().mean().item(), passes.backwards.float().mean().item())
 
 
 def counted(cost: Cost, draws_per_backward: int | None) -> Cost:
@@ -63,17 +87,21 @@ def counted(cost: Cost, draws_per_backward: int | None) -> Cost:
 
 
 class _Firm(nn.Module):
-    """Answers class 0 whatever the images, with a gradient: attacks take all their steps."""
+    """Answers class 0 whatever the images, with a gradient: attacks take all their steps.
 
-    def __init__(self, classes: int):
+    From the pass numbered `until` on it answers `then`.
+    """
+
+    def __init__(self, classes: int, until: float = math.inf, then: int = 1):
         super().__init__()
-        self.classes = classes
+        self.classes, self.until, self.then, self.asked = classes, until, then, 0
 
     def forward(self, images: Tensor) -> Tensor:
         slope = torch.arange(self.classes, dtype=images.dtype) * 1e-3
-        first = torch.zeros(self.classes, dtype=images.dtype)
-        first[0] = 10.0
-        return images.flatten(1).mean(dim=1, keepdim=True) * slope + first
+        answer = torch.zeros(self.classes, dtype=images.dtype)
+        answer[0 if self.asked < self.until else self.then] = 10.0
+        self.asked += 1
+        return images.flatten(1).mean(dim=1, keepdim=True) * slope + answer
 
 
 def seconds_per_image(source: nn.Module, images: Tensor) -> tuple[float, float]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from s2snet import runs, weights
 from s2snet.models import AUTOENCODERS, CLASSIFIERS, Defended
 
@@ -30,24 +32,30 @@ def shelf(folder: str | None, runs_folder: str, data: str) -> runs.Shelf:
     return runs.Shelf(runs.released() / data) if trained.is_empty() else trained
 
 
-def load(name: str, title: str, purifier: str | None, classifier: str, found: runs.Shelf, networks: dict) -> Defence:
-    """The defence of that name; `purifier` and `classifier` are a kind of run (runs.KINDS) or a weights file.
+def load(
+    name: str, chosen, found: runs.Shelf, networks: dict, published: nn.Module | None = None, file: str | None = None
+) -> Defence:
+    """The defence of that name; `chosen` has its title, and as purifier and classifier a kind of run or a weights file.
 
-    FileNotFoundError, in one line with the remedy, where its weights are not there.
+    `published` (from `file`) stands in for the classifier that would have been trained. FileNotFoundError, in one line
+    with the remedy, where weights are not there.
     """
-    parts = {
-        role: _path(name, role, wanted, found, networks)
-        for role, wanted in (("classifier", classifier), ("purifier", purifier))
-        if wanted is not None
-    }
-    modules = {role: weights.load(path) for role, path in parts.items()}
+    parts, modules = {}, {}
+    for role, wanted in (("classifier", chosen.classifier), ("purifier", chosen.purifier)):
+        if wanted == "classifier" and published is not None:
+            parts[role], modules[role] = Path(file), published
+        elif wanted is not None:
+            parts[role] = _path(name, role, wanted, found, networks)
+            modules[role] = weights.load(parts[role])
     for role, known in (("classifier", CLASSIFIERS), ("purifier", AUTOENCODERS)):
         if role in modules and modules[role].config["name"] not in known:
             holds = modules[role].config["name"]
             raise ValueError(f"defence.{name}.{role}={parts[role]}: holds a {holds}; allowed are {', '.join(known)}")
     module = Defended(modules.get("purifier"), modules["classifier"]).eval()
     about = " behind ".join(f"{part.config['name']} (stage {part.header['stage']})" for part in modules.values())
-    return Defence(name, title, module, [_shown(path) for path in parts.values()], weights.fingerprint(module), about)
+    return Defence(
+        name, chosen.title, module, [_shown(path) for path in parts.values()], weights.fingerprint(module), about
+    )
 
 
 def tuned_to_another(defence: Defence) -> str | None:

@@ -53,7 +53,7 @@ def forecast(job: Job, console: Console | None = None) -> float:
     console.print(table)
     where = f"{processes} processes" if processes > 1 else "one process"
     console.print(
-        f"{len(planned.cells)} cells, at most {minutes:.1f} minutes in {where}: images that leave early and chunks "
-        "that the ledger holds cost less. Nothing was started."
+        f"{len(planned.cells)} cells, at most about {minutes:.1f} minutes in {where}: images that leave early and "
+        "chunks that the ledger holds cost less. Nothing was started."
     )
     return minutes

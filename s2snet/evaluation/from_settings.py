@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from s2snet import data
+from s2snet import data, weights
 from s2snet.evaluation import defences as defending
 from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.forecast import forecast
@@ -47,10 +47,13 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
 def _defences(settings, explicit: bool, notes: list[str], say: Callable[[str], None]) -> list[Defence]:
     shelf = defending.shelf(settings.weights, settings.runs, settings.data["name"])
     networks = {"classifier": settings.classifier, "autoencoder": settings.autoencoder}
+    published = None
+    if settings.published:
+        published = weights.load_published(settings.published, settings.data["size"], **settings.classifier)
     found = []
     for name, chosen in settings.defence.items():
         try:
-            defence = defending.load(name, chosen.title, chosen.purifier, chosen.classifier, shelf, networks)
+            defence = defending.load(name, chosen, shelf, networks, published, settings.published)
         except FileNotFoundError as missing:
             if explicit:
                 raise

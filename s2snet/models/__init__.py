@@ -10,11 +10,18 @@ from typing import Any
 from torch import nn
 
 from s2snet.choices import nearest
+from s2snet.models.cifar_resnet import load_published, resnet20, resnet32, resnet44, resnet56
 from s2snet.models.defended import Defended, Identity, freeze
 from s2snet.models.segnet import SegNet, load_authors, segnet_small
 from s2snet.models.small_cnn import SmallCNN
 
-CLASSIFIERS = {"small_cnn": SmallCNN}
+CLASSIFIERS = {
+    "small_cnn": SmallCNN,
+    "resnet20": resnet20,
+    "resnet32": resnet32,
+    "resnet44": resnet44,
+    "resnet56": resnet56,
+}
 AUTOENCODERS = {"segnet": SegNet, "segnet_small": segnet_small}
 MODULES = CLASSIFIERS | AUTOENCODERS
 
@@ -29,6 +36,7 @@ __all__ = [
     "build",
     "freeze",
     "load_authors",
+    "load_published",
     "segnet_small",
 ]
 

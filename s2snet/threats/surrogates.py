@@ -1,6 +1,6 @@
 """Surrogates: small networks fitted to a purifier on training images, differentiated in its place (BPDA)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,20 @@ class Affine(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.layer(images)
 
+    def solve(self, pairs: Iterator[tuple[Tensor, Tensor]]) -> None:
+        """The weights of least squared error over (images, wanted), by the normal equations in float64."""
+        square = product = 0
+        for images, wanted in pairs:
+            for image, want in zip(images, wanted, strict=True):  # an image at a time: patches are 81 times its size
+                patches = functional.unfold(image[None], 9, padding=4)[0].double()
+                rows = torch.cat([patches, torch.ones_like(patches[:1])])
+                square, product = square + rows @ rows.T, product + rows @ want.flatten(1).double().T
+        ridge = 1e-6 * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype, device=square.device)
+        found = torch.linalg.solve(square + ridge, product)
+        with torch.no_grad():
+            self.layer.weight.copy_(found[:-1].T.reshape(self.layer.weight.shape))
+            self.layer.bias.copy_(found[-1])
+
 
 SURROGATES: dict[str, Callable[[int], nn.Module]] = {"learned": Learned, "affine": Affine}
 
@@ -57,31 +71,38 @@ def fit(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> float:
-    """Fits `surrogate` in place to `purifier`, mean squared error, Adam with a cosine to 0; returns the last error.
+    """Fits `surrogate` in place to `purifier` by mean squared error; returns the error of the last batch.
 
     `batches(places)` gives the training images [b, C, H, W] at these places of `count`. Each is shaken by uniform
-    noise of a random size up to SHAKE, since an attacker differentiates off the data too. The start, the order
-    and the noise come from `seed` alone. Costs `steps` x BATCH forwards of the purifier.
+    noise of a random size up to SHAKE, since an attacker differentiates off the data too. The start, the order and the
+    noise come from `seed` alone. A network takes `steps` batches by Adam, the rate falling to 0 as a cosine; `Affine`
+    is solved exactly on a tenth as many. Costs a forward of the purifier per image.
     """
     draw = torch.Generator().manual_seed(seed)
+
+    def pair() -> tuple[Tensor, Tensor]:
+        images = batches(torch.randint(count, (min(BATCH, count),), generator=draw))
+        sizes = SHAKE * torch.rand((len(images), 1, 1, 1), generator=draw)
+        shaken = (images + sizes * (2 * torch.rand(images.shape, generator=draw) - 1)).clamp(0, 1).to(device)
+        with torch.no_grad():
+            return shaken, purifier(shaken)
+
     with torch.no_grad():
         for parameter in surrogate.parameters():
             bound = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.0
             parameter.copy_((2 * torch.rand(parameter.shape, generator=draw) - 1) * bound)
     surrogate.to(device).train().requires_grad_(True)
-    optimiser = torch.optim.Adam(surrogate.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    error = torch.tensor(torch.nan)
-    for _ in range(steps):
-        images = batches(torch.randint(count, (min(BATCH, count),), generator=draw))
-        sizes = SHAKE * torch.rand((len(images), 1, 1, 1), generator=draw)
-        shaken = (images + sizes * (2 * torch.rand(images.shape, generator=draw) - 1)).clamp(0, 1).to(device)
-        with torch.no_grad():
-            wanted = purifier(shaken)
-        error = functional.mse_loss(surrogate(shaken), wanted)
-        optimiser.zero_grad()
-        error.backward()
-        optimiser.step()
-        schedule.step()
+    if isinstance(surrogate, Affine):
+        surrogate.solve(pair() for _ in range(max(1, steps // 10)))
+    else:
+        optimiser = torch.optim.Adam(surrogate.parameters(), lr=5e-3)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for _ in range(steps):
+            shaken, wanted = pair()
+            optimiser.zero_grad()
+            functional.mse_loss(surrogate(shaken), wanted).backward()
+            optimiser.step()
+            schedule.step()
     surrogate.eval().requires_grad_(False)
-    return error.item()
+    shaken, wanted = pair()
+    return functional.mse_loss(surrogate(shaken), wanted).item()

@@ -113,6 +113,11 @@ def _build(settings, shelf: runs.Shelf, say) -> tuple[Stage, dict[str, Any]]:
     recipe, seed = settings.recipe, settings.seed
     torch.manual_seed(derived_seed(seed, list(runs.KINDS).index(settings.stage)))
     if settings.stage == "classifier":
+        if settings.published:
+            raise ValueError(
+                f"classifier.weights={settings.published}: published weights, nothing to train; "
+                "classifier.weights=null trains the network anew"
+            )
         return TrainClassifier(models.build(**settings.classifier), recipe, seed), {}
     if settings.stage == "adversarial":
         return TrainAdversarial(models.build(**settings.classifier), recipe, seed), {}
@@ -131,6 +136,10 @@ def _part(settings, shelf: runs.Shelf, kind: str, given: str | None, say) -> nn.
     """The weights that stage 2 stands on: those given, or those that the earlier stage left."""
     earlier = {"autoencoder": "1", "classifier": "classifier"}[kind]
     path = Path(given) if given else shelf.path(kind, settings.classifier, settings.autoencoder)
+    if kind == "classifier" and settings.published and not given:
+        part = weights.load_published(settings.published, settings.data["size"], **settings.classifier)
+        say(f"classifier: {settings.published} (published, fingerprint {part.header['fingerprint'][:12]})")
+        return part
     if not path.is_file():
         needs = f"stage 2 needs the weights of stage={earlier}; none at {path}"
         wanted = f"from_{kind}={given}: no such file" if given else needs

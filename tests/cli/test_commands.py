@@ -1,10 +1,8 @@
 """The commands as a user types them, as processes in a folder that is not the repository."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
@@ -86,21 +84,3 @@ def test_what_was_written_to_a_closed_pipe_is_no_error(script):
     )
     assert "Traceback" not in done.stderr
     assert done.stdout
-
-
-def test_ctrl_c_ends_an_evaluation_in_a_line_and_it_goes_on(trained, tmp_path):
-    words = [*TINY, f"runs={trained}", "images=40", "chunk=10", "attack=[pgd]", "attack.pgd.steps=STEPS", "output=r"]
-    long = [word.replace("STEPS", "400") for word in words]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "evaluate.py"), *long], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "r").rglob("*.parquet")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert "Traceback" not in said
-    assert said.splitlines()[-1] == "interrupted; the same command goes on from what r holds"
-    assert list((tmp_path / "r/ledger").rglob("*.parquet"))
-    assert not list((tmp_path / "r").glob("table.csv"))

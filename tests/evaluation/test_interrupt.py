@@ -1,0 +1,80 @@
+"""Ctrl-C: once ends after the piece of work in hand, twice at once; the same command goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from jobs import crafted, files
+from tiny import ROOT, TINY, evaluate
+
+WORDS = [
+    "images=12", "chunk=4", "attack=[pgd]", "attack.pgd.steps=200", "budgets.linf=[0.1]", "budgets.l2=[]", "samples=2",
+    "defence=[none,s2snet]", "threat=[gray_box]", "output=r",
+]  # fmt: skip
+
+
+def wait_for(something, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not something():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def kept(folder: Path) -> list[str]:
+    return [path.parent.name for path in folder.glob("ledger/crafted/*/*.safetensors")]
+
+
+def test_ctrl_c_ends_after_the_piece_in_hand_and_the_command_goes_on(trained, tmp_path):
+    words = [*WORDS, f"runs={trained}"]
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "evaluate.py"), *TINY, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(lambda: kept(tmp_path / "r") or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert said.splitlines()[-2:] == [
+        "ending after the chunk in hand; Ctrl-C again ends at once",
+        "stopped; the same command goes on from what r holds",
+    ]
+    assert "Traceback" not in said
+    before = crafted(tmp_path / "r")
+    assert 0 < len(before) == len(kept(tmp_path / "r")) < 3
+    assert not (tmp_path / "r/table.csv").exists()
+    assert not list((tmp_path / "r").rglob("*.part"))
+    folder, _ = evaluate(*words)
+    assert crafted(folder)[: len(before)] == before
+    assert len(crafted(folder)) == len(set(crafted(folder)))
+    assert files(folder) == files(evaluate(*words, "output=whole")[0])
+
+
+def test_ctrl_c_twice_ends_at_once(trained, tmp_path):
+    """In the middle of a piece that would take a while."""
+    words = [*WORDS, f"runs={trained}", "attack.pgd.steps=4000"]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            evaluate(*words)
+        except KeyboardInterrupt:
+            os._exit(13)
+        finally:
+            os._exit(1)
+    wait_for(lambda: list((tmp_path / "r").glob("ledger/crafted/*/cell.json")))
+    time.sleep(0.3)
+    os.kill(pid, signal.SIGINT)
+    time.sleep(0.3)
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0)  # still at it
+    os.kill(pid, signal.SIGINT)
+    started = time.monotonic()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 13
+    assert time.monotonic() - started < 5
+    assert not kept(tmp_path / "r")
+
+
+def test_the_handler_is_the_callers_again_afterwards(trained):
+    before = signal.getsignal(signal.SIGINT)
+    evaluate(*WORDS, f"runs={trained}", "attack.pgd.steps=1", "images=2")
+    assert signal.getsignal(signal.SIGINT) is before
