@@ -194,11 +194,12 @@ def test_the_fit_of_a_purifier_that_answers_at_random_repeats():
     assert files(first) == files(again)
 
 
-def test_fitted_routes_move_images_otherwise_than_exact_and_identity(done):
+def test_through_a_blur_the_affine_route_is_the_exact_one_and_the_learned_is_not(done):
     by_route = {}
     for row in rows(done[0], threat="white_box"):
         by_route.setdefault(row["route"], []).append(row["l2"])
-    assert len(set(map(tuple, by_route.values()))) == 3
+    assert by_route["affine"] == pytest.approx(by_route["exact"], rel=0.02)
+    assert by_route["learned"] != pytest.approx(by_route["exact"], rel=0.02)
 
 
 def test_without_training_images_there_is_no_fit():
