@@ -12,7 +12,7 @@ help: ## say what there is
 
 demo: $(READY) ## train classifier, stage 1, stage 2, adversarial on digits, evaluate, write the report (minutes)
 	$(BIN)/python train.py -m stage=classifier,1,2,adversarial data=digits overwrite=true
-	$(BIN)/python evaluate.py data=digits
+	$(BIN)/python evaluate.py data=digits trainer=ddp_cpu 'threat.white_box.routes=[exact,identity]'
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest

@@ -132,8 +132,31 @@ def art(model: nn.Module) -> dict[str, Callable]:
     }
 
 
+class Contiguous(torch.autograd.Function):
+    """The identity, whose gradient lies in memory as the images do: one library calls `.view` on it."""
+
+    @staticmethod
+    def forward(ctx, images: Tensor) -> Tensor:
+        return images.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()
+
+
+class WithContiguousGradients(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(Contiguous.apply(images))
+
+
 def torchattacks(model: nn.Module) -> dict[str, Callable]:
     import torchattacks as library
+
+    model = WithContiguousGradients(model)
 
     def pgd(steps: int, random_start: bool) -> Callable:
         def run(images: Tensor, labels: Tensor, seed: int, first: int, norm: str, eps: float) -> Tensor:
