@@ -137,7 +137,7 @@ def cases(library: str, model: str) -> Iterator[dict[str, object]]:
         for norm in ("linf", "l2")
         if (library, attack, norm) not in LACKS
     }
-    random = {"pgd", "apgd-ce", "apgd-dlr"} if model == "digits" else {"pgd"}
+    random = {"pgd", "apgd-ce", "apgd-dlr"}  # the others start from the image itself
     for seed, attack, norm in product(range(SEEDS), BUDGET, ("linf", "l2")):
         radii = RADII[model][norm]
         if attack.startswith("apgd") or (seed and model != "digits"):
