@@ -33,6 +33,10 @@ def command(output: Path, words: list[str]) -> list[str]:
     ]
 
 
+def whole_files(folder: Path) -> int:
+    return sum(1 for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".part"))
+
+
 def main(kills: int, words: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole" / "r", Path(folder) / "killed" / "r"
@@ -47,20 +51,26 @@ def main(kills: int, words: list[str]) -> int:
         print(f"undisturbed: {before:.0f} s to the first rows, {work:.0f} s of work", flush=True)
         draw = random.Random(0)
         for number in range(1, kills + 1):
-            # Most moments lie in the work, some in the start-up, and all kills together leave a part of it to do.
-            moment = before + draw.uniform(-0.3, 1.3) * work / kills
             process = subprocess.Popen(
                 command(killed, words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
             )
+            start = time.monotonic()
+            if number % 4 == 0:  # before it has done anything
+                pause = draw.uniform(0, before / 2)
+            else:  # a random while after it has taken up the work: all kills together leave some of it to do
+                known = whole_files(killed)
+                while whole_files(killed) == known and process.poll() is None:
+                    time.sleep(0.02)
+                pause = draw.uniform(0, work / kills)
             try:
-                process.wait(timeout=moment)
+                process.wait(timeout=pause)
                 state = "had finished"
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 state = "killed"
-            files = sum(1 for path in killed.rglob("*") if path.is_file() and not path.name.endswith(".part"))
-            print(f"{number:2d}: {state} after {moment:.1f} s; {files} whole files", flush=True)
+            took = time.monotonic() - start
+            print(f"{number:2d}: {state} after {took:.1f} s; {whole_files(killed)} whole files", flush=True)
         subprocess.run(command(killed, words), check=True, capture_output=True)
         different = [name for name in COMPARED if (whole / name).read_bytes() != (killed / name).read_bytes()]
         left = list(killed.rglob("*.damaged"))
