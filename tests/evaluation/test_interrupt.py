@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from jobs import crafted, files
 from tiny import ROOT, TINY, evaluate
 
@@ -30,7 +31,11 @@ def kept(folder: Path) -> list[str]:
 def test_ctrl_c_ends_after_the_piece_in_hand_and_the_command_goes_on(trained, tmp_path):
     words = [*WORDS, f"runs={trained}"]
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "evaluate.py"), *TINY, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(ROOT / "evaluate.py"), *TINY, *words],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # rounding depends on it
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         wait_for(lambda: kept(tmp_path / "r") or process.poll() is not None)
         process.send_signal(signal.SIGINT)
