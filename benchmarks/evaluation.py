@@ -25,7 +25,7 @@ from s2snet import data, runs
 from s2snet.models import Defended
 
 OUTPUT = Path("docs/results/benchmarks/evaluation.csv")
-ROUNDS = 5
+ROUNDS = 3
 
 
 class Generated(Dataset):

@@ -26,6 +26,7 @@ from s2snet.evaluation.targets import TARGETS
 from s2snet.models import Defended
 
 KEEP = ("all", "sample", "none")
+JUDGED_AT_ONCE = 64  # images: more are slower, since a layer's output leaves the cache, and take more memory
 
 
 @dataclass
@@ -290,8 +291,11 @@ class Engine:
         adversarial = crafted["adversarial"].to(self.ranks.device)
         # A judge that answers at random draws the same for every cell: what differs is the attack's doing.
         with torch.no_grad(), repeatable(cell.seed or 0, self.judges[name], chunk.number):
-            cleaned = defended.purifier(adversarial)
-            logits = defended.classifier(cleaned).float()
+            parts = [defended.purifier(part) for part in adversarial.split(JUDGED_AT_ONCE)]
+            logits = torch.cat([defended.classifier(part).float() for part in parts])
+        cleaned = torch.cat(parts)
+        if cell.clean:
+            purified.know(name, cell.seed or 0, cleaned)
         finite = logits.isfinite().all(dim=1)
         prediction = torch.where(finite, logits.argmax(dim=1), -1)
         best_other = logits.scatter(1, chunk.labels[:, None], -torch.inf).amax(dim=1)
@@ -366,10 +370,15 @@ class _PurifiedOnce:
     def __init__(self, defences: dict[str, Defended], images: Tensor):
         self._defences, self._images, self._known = defences, images, {}
 
+    def know(self, name: str, seed: int, purified: Tensor) -> None:
+        """Saves the pass where the clean images were just judged."""
+        self._known.setdefault((name, seed), purified)
+
     def __call__(self, name: str, seed: int, judge: str, chunk: int) -> Tensor:
         if (name, seed) not in self._known:
             with torch.no_grad(), repeatable(seed, judge, chunk):
-                self._known[name, seed] = self._defences[name].purifier(self._images)
+                parts = [self._defences[name].purifier(part) for part in self._images.split(JUDGED_AT_ONCE)]
+            self._known[name, seed] = torch.cat(parts)
         return self._known[name, seed]
 
 

@@ -147,14 +147,14 @@ def _samples(engine: Engine, folder: Path) -> None:
     make_whole(path, lambda beside: beside.write_bytes(save(tensors)))
 
 
-def _inference(job, engine: Engine, rounds: int = 7) -> None:
+def _inference(job, engine: Engine, rounds: int = 3) -> None:
     """Appends to timing.jsonl what a forward pass of each defence costs, in turns with its bare classifier.
 
     Once per defence: a time is no part of the result, and an old line is as good as a new one.
     """
     path = job.output / "timing.jsonl"
     known = {json.loads(line).get("inference") for line in path.read_text().splitlines()} if path.is_file() else set()
-    batch = torch.stack([job.images[place][0] for place in range(min(64, job.count))]).to(engine.ranks.device)
+    batch = torch.stack([job.images[place][0] for place in range(min(16, job.count))]).to(engine.ranks.device)
     for name, defended in engine.defences.items():
         if engine.judges[name] in known or not defended.has_purifier:
             continue

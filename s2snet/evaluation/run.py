@@ -106,7 +106,8 @@ def plan(job: Job) -> Plan:
         "fingerprint": job.images.fingerprint(),
         "channels": shape[0],
     }
-    copies = {name: _fast(module, probe) for name, module in job.modules.items()} if job.fast else job.modules
+    copy = _once(lambda part: folded(part, probe))  # a part that several defences share is copied once
+    copies = {name: _fast(module, copy) for name, module in job.modules.items()} if job.fast else job.modules
     given = [foreign.read(path, shape, len(job.images)) for path in job.adversarial]
     fit = None if job.train is None or not _needs_fit(job.threats) else fits.training_facts(job.train)
     cells = planning.plan(
@@ -204,7 +205,6 @@ def _needs_fit(threats: dict[str, dict[str, Any]]) -> bool:
     return any({"learned", "affine"} & set(threat["routes"]) for threat in threats.values())
 
 
-def _fast(defended: Defended, probe: torch.Tensor) -> Defended:
+def _fast(defended: Defended, copy: Callable[[nn.Module], nn.Module]) -> Defended:
     """A faster copy of a defended module for crafting, part by part, so that every route finds its parts."""
-    purifier = folded(defended.purifier, probe) if defended.has_purifier else None
-    return Defended(purifier, folded(defended.classifier, probe))
+    return Defended(copy(defended.purifier) if defended.has_purifier else None, copy(defended.classifier))
