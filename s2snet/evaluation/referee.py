@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+AT_ONCE = 64  # images whose quality is measured together: twice as fast as a whole chunk, and less memory
+
 
 class Verdict(NamedTuple):
     ok: bool
@@ -74,11 +76,12 @@ def quality(purified: Tensor, images: Tensor) -> dict[str, np.ndarray]:
     torchvision_cpu.mend()
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-    clipped = purified.clamp(0, 1)
-    found = {}
-    found["psnr"] = peak_signal_noise_ratio(
-        clipped, images, data_range=1.0, reduction="none", dim=tuple(range(1, images.dim()))
-    )
-    if min(images.shape[2:]) >= 11:
-        found["ssim"] = structural_similarity_index_measure(clipped, images, data_range=1.0, reduction="none")
-    return {name: values.reshape(len(images)).cpu().numpy() for name, values in found.items()}
+    found: dict[str, list[Tensor]] = {}
+    for part, clean in zip(purified.clamp(0, 1).split(AT_ONCE), images.split(AT_ONCE), strict=True):
+        every = tuple(range(1, clean.dim()))
+        psnr = peak_signal_noise_ratio(part, clean, data_range=1.0, reduction="none", dim=every)
+        found.setdefault("psnr", []).append(psnr.reshape(len(clean)))
+        if min(images.shape[2:]) >= 11:
+            ssim = structural_similarity_index_measure(part, clean, data_range=1.0, reduction="none")
+            found.setdefault("ssim", []).append(ssim.reshape(len(clean)))
+    return {name: torch.cat(values).cpu().numpy() for name, values in found.items()}
