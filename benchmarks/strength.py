@@ -26,14 +26,13 @@ from pathlib import Path
 import torch
 from peers import LACKS, LIBRARIES
 from torch import Tensor, nn
-from torch.nn import functional
 
 import s2snet
 from s2snet import data, runs
 from s2snet.attacks.balls import Ball, distance
 from s2snet.attacks.losses import fooled
 from s2snet.models import Defended
-from s2snet.models.normalised import Normalisation
+from s2snet.weights import load_published
 
 FOLDER = Path("docs/results/benchmarks")
 BATCH = 60  # images at a time, for every library
@@ -60,40 +59,6 @@ MINIMAL = (("deepfool", "l2"), ("deepfool", "linf"), ("ddn", "l2"), ("fmn", "l2"
 KEY = ("model", "attack", "norm", "eps", "seed", "images")
 
 
-class ResNet20(nn.Module):
-    """He et al. (arXiv 1512.03385, section 4.2) for 32 x 32, shortcuts without weights, on images in [0, 1]."""
-
-    def __init__(self):
-        super().__init__()
-        self.normalisation = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 3)
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(*(Block(16, 16) for _ in range(3)))
-        self.layer2 = nn.Sequential(Block(16, 32), Block(32, 32), Block(32, 32))
-        self.layer3 = nn.Sequential(Block(32, 64), Block(64, 64), Block(64, 64))
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = functional.relu(self.bn1(self.conv1(self.normalisation(images))))
-        return self.linear(self.layer3(self.layer2(self.layer1(x))).mean(dim=(2, 3)))
-
-
-class Block(nn.Module):
-    """Two convolutions; the shortcut drops every other pixel and pads channels with zeros where sizes change."""
-
-    def __init__(self, inside: int, outside: int):
-        super().__init__()
-        self.stride = outside // inside
-        self.conv1 = nn.Conv2d(inside, outside, 3, self.stride, padding=1, bias=False)
-        self.conv2 = nn.Conv2d(outside, outside, 3, padding=1, bias=False)
-        self.bn1, self.bn2 = nn.BatchNorm2d(outside), nn.BatchNorm2d(outside)
-        self.padding = (outside - inside) // 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
-        shortcut = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
-        return functional.relu(y + shortcut)
-
-
 def digits(defended: bool) -> tuple[nn.Module, Tensor, Tensor]:
     folder = runs.released() / "digits"
     model = s2snet.load(folder / "classifier-small_cnn.safetensors")
@@ -110,12 +75,7 @@ def cifar10() -> tuple[nn.Module, Tensor, Tensor] | None:
     if not weights.is_file() or not batch.is_file():
         print(f"cifar10-resnet20 left out: S2SNET_DATA has no {weights.relative_to(root)} or {batch.relative_to(root)}")
         return None
-    model = ResNet20()
-    state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict(
-        {name.removeprefix("module."): value for name, value in state.items()}
-        | {f"normalisation.{name}": value for name, value in model.normalisation.state_dict().items()}
-    )
+    model = load_published(weights, 32, name="resnet20", channels=3)
     with open(batch, "rb") as file:
         stored = pickle.load(file, encoding="bytes")
     images = torch.from_numpy(stored[b"data"]).view(-1, 3, 32, 32).float() / 255

@@ -39,7 +39,7 @@ class Costs:
         if key not in self._known:
             self._known[key] = self._count(cell)
         cost, draws = self._known[key], getattr(cell.source, "draws_per_backward", None)
-        return counted(cost, draws)
+        return Cost(*counted(cost.forwards, cost.backwards, draws))
 
     def _count(self, cell: Cell) -> Cost:
         attack, chosen = options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
@@ -78,12 +78,12 @@ class Costs:
             return Cost(0, 0)
 
 
-def counted(cost: Cost, draws_per_backward: int | None) -> Cost:
-    """The passes through the network where each backward of the source is several of the network."""
+def counted(forwards, backwards, draws_per_backward: int | None) -> tuple:
+    """(forwards, backwards) through the network, numbers or tensors, where each backward of the source is several."""
     if draws_per_backward is None:
-        return cost
-    more = cost.backwards * draws_per_backward
-    return Cost(cost.forwards + more, more)
+        return forwards, backwards
+    more = backwards * draws_per_backward
+    return forwards + more, more
 
 
 class _Firm(nn.Module):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from s2snet.attacks import Noise, Passes
 from s2snet.evaluation import cells as planning
 from s2snet.evaluation.cells import Cell
+from s2snet.evaluation.costs import counted
 from s2snet.evaluation.ledger import Ledger
 from s2snet.evaluation.ranks import Ranks
 from s2snet.evaluation.referee import distances, quality, verdict
@@ -278,9 +279,9 @@ class Engine:
                 passes=taken,
                 **options,
             )
-        more = taken.backwards * getattr(module, "draws_per_backward", 0)
-        passes.forwards[rows] += taken.forwards + more
-        passes.backwards[rows] += more if hasattr(module, "draws_per_backward") else taken.backwards
+        forwards, backwards = counted(taken.forwards, taken.backwards, getattr(module, "draws_per_backward", None))
+        passes.forwards[rows] += forwards
+        passes.backwards[rows] += backwards
         return adversarial
 
     def _judge(

@@ -51,8 +51,6 @@ def frame(axes: Axes, norm: str, radii: list[float]) -> None:
     """Axes in percent and in budgets that were run; a Linf axis counts in 1/255."""
     largest = max(radii, default=1.0)
     axes.set_xlim(0, largest)
-    axes.set_ylim(0, 100)
-    axes.set_yticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
     in_levels = norm == "linf" and largest < 0.5
     texts = [f"{eps * 255:.3g}" if in_levels else f"{eps:.3g}" for eps in radii]
     # A tick that would touch its neighbour keeps its mark and loses its number.
@@ -63,6 +61,13 @@ def frame(axes: Axes, norm: str, radii: list[float]) -> None:
         last = eps if fits else last
     axes.set_xticks([0.0, *radii], ["0", *shown])
     axes.set_xlabel(f"{title_of(norm)} budget" + (" in 1/255" if in_levels else ""))
+    percent_axis(axes)
+
+
+def percent_axis(axes: Axes) -> None:
+    """Accuracy in percent upwards; a grid, and no frame but the ground line."""
+    axes.set_ylim(0, 100)
+    axes.set_yticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
     axes.grid(axis="y", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)

@@ -2,7 +2,7 @@
 
 from matplotlib.axes import Axes
 
-from s2snet.report.figures.curves import label_ends
+from s2snet.report.figures.curves import label_ends, percent_axis
 from s2snet.report.palette import LIGHT, colour
 
 # What each distance of curves.csv is called under its axis.
@@ -30,14 +30,6 @@ def draw(lines: list[dict], axes: Axes, distance: str, titles: dict[str, str], s
     for y, _, tint, x in ends:  # beyond the last find nothing more is known to fall
         axes.plot([x, largest], [y, y], color=tint, linewidth=1.0, linestyle=(0, (1, 2)), clip_on=False)
     axes.set_xlim(0, largest or 1)
-    axes.set_ylim(0, 100)
-    axes.set_yticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
     axes.set_xlabel(AXES[distance])
-    axes.grid(axis="y", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
-    axes.tick_params(axis="x", length=3)
-    axes.tick_params(axis="y", pad=7)
-    for side in ("top", "left", "right"):
-        axes.spines[side].set_visible(False)
+    percent_axis(axes)
     label_ends(axes, [(y, title, tint) for y, title, tint, _ in ends])
