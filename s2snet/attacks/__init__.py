@@ -21,6 +21,7 @@ False for the best within `eps`, True for the smallest perturbation that fools (
 marks one that takes no gradients, `.random` one that draws random numbers whatever its options.
 """
 
+from s2snet.attacks._guard import untouched
 from s2snet.attacks.apgd import apgd
 from s2snet.attacks.bim import bim
 from s2snet.attacks.cw import cw
@@ -52,4 +53,4 @@ ATTACKS = {
     "fmn": fmn,
 }
 
-__all__ = ["ATTACKS", "LOSSES", "Noise", "Passes", *ATTACKS]
+__all__ = ["ATTACKS", "LOSSES", "Noise", "Passes", "untouched", *ATTACKS]

@@ -3,6 +3,7 @@
 import json
 import statistics
 import time
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def _facts(job, planned) -> dict[str, Any]:
                 "route": cell.route,
                 "attack": cell.attack,
                 "options": cell.preimage.get("options", {}),
+                "passes": _passes(planned, cell),
                 "norm": cell.norm,
                 "budget": cell.preimage["budget"],
                 "seed": cell.seed,
@@ -103,6 +105,11 @@ def _facts(job, planned) -> dict[str, Any]:
         "notes": job.notes,
         "versions": weights.versions(),
     }
+
+
+def _passes(planned, cell) -> list[float] | None:
+    """[forwards, backwards] per image that the attack's options amount to without leaving early; None for a file."""
+    return None if cell.source is None else list(astuple(planned.costs.of(cell)))
 
 
 def _counted(figures: list[dict]) -> list[str]:

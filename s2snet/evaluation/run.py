@@ -17,7 +17,7 @@ from s2snet import weights
 from s2snet.attacks.balls import NORMS
 from s2snet.choices import choose
 from s2snet.evaluation import cells as planning
-from s2snet.evaluation import fits, foreign, progress, ranks, results
+from s2snet.evaluation import fits, foreign, probing, progress, ranks, results
 from s2snet.evaluation.costs import Costs, shares
 from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.engine import KEEP, Engine, deterministic
@@ -60,6 +60,7 @@ class Job:
     keep: str | None = None  # all, sample, none; None: all up to KEEP_ALL_UP_TO images, sample above
     samples: int = 12
     fast: bool = True
+    audit: str = "quick"  # off, quick, full: which probes are taken for the audit
     trainer: Any = field(default_factory=Trainer)
     command: str = ""
     config: str = ""  # the settings as YAML
@@ -76,6 +77,7 @@ class Job:
                     hint = f"; did you mean {eps:g}/255?" if eps > 1 else ""
                     raise ValueError(f"budgets.{norm}={eps:g}: radii are in [0, 1] pixel units{hint}")
         choose("trainer.precision", self.trainer.precision, ranks.PRECISIONS)
+        choose("audit", self.audit, probing.AUDITS)
 
     @property
     def kept(self) -> str:
@@ -152,6 +154,7 @@ def run(job: Job, say: Callable[[str], None]) -> Path:
         here.wait()
         if here.first:
             engine.conclude()
+            probing.measure(job, planned, engine)
             results.write(job, planned, engine)
         here.wait()
     finally:

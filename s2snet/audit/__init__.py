@@ -1,0 +1,72 @@
+"""The audit: can a number be believed? Checks of an evaluation's record and of the probes taken beside it.
+
+Each check is a function from a Record to answers; its docstring says why, when it warns and fails, and ends with the
+remedy (docs/audit.md is made from them). A new check is a function and a line in CHECKS. No model is needed:
+`audit("results/NAME")` works on the files; the probes were measured when the evaluation ran (evaluation/probes.py).
+
+Sources of the checks: Carlini et al. (arXiv 1902.06705), Athalye et al. (1802.00420), Tramer et al. (2002.08347),
+Croce and Hein (2003.01690), Pintor et al. (2106.09947), Zimmermann et al. (2206.13991).
+"""
+
+from pathlib import Path
+
+from s2snet.audit import of_attacks, of_gradients, of_record
+from s2snet.audit.finding import ORDER, Finding, worst
+from s2snet.audit.record import Record
+
+CHECKS = {
+    check.__name__: check
+    for check in (
+        of_record.ball_and_box,
+        of_record.recomputed,
+        of_record.label_alignment,
+        of_record.input_range,
+        of_record.counted_passes,
+        of_record.step_budget,
+        of_record.denominators,
+        of_record.worst_case,
+        of_record.leakage,
+        of_gradients.randomness,
+        of_gradients.test_time_state,
+        of_gradients.output_head,
+        of_gradients.saturated_logits,
+        of_gradients.zero_gradients,
+        of_gradients.nan_gradients,
+        of_gradients.finite_differences,
+        of_gradients.curvature,
+        of_gradients.ascent,
+        of_gradients.surrogate_valid,
+        of_gradients.inner_optimisation,
+        of_gradients.admission,
+        of_attacks.iterative_vs_single,
+        of_attacks.noise,
+        of_attacks.less_informed,
+        of_attacks.controls,
+        of_attacks.minimal_vs_budget,
+        of_attacks.converged,
+        of_attacks.monotone,
+        of_attacks.eps_one,
+    )
+}
+
+__all__ = ["CHECKS", "Finding", "Record", "audit", "remedy", "verdicts"]
+
+
+def audit(folder: str | Path) -> list[Finding]:
+    """All findings about a result folder, the worst first, else in the order of CHECKS.
+
+    ValueError, in one line, where no finished evaluation lies there.
+    """
+    record = Record(Path(folder))
+    found = [Finding(name, *answer, remedy=remedy(name)) for name, check in CHECKS.items() for answer in check(record)]
+    return sorted(found, key=lambda finding: ORDER.index(finding.verdict))
+
+
+def remedy(check: str) -> str:
+    """The last paragraph of a check's docstring, after `Remedy:`."""
+    return " ".join((CHECKS[check].__doc__ or "").partition("Remedy:")[2].split())
+
+
+def verdicts(findings: list[Finding], defences: list[str]) -> dict[str, str]:
+    """{defence: PASS, WARN(n) or FAIL(n)}, each with what is said of the whole evaluation."""
+    return {name: worst([finding for finding in findings if finding.defence in (name, "")]) for name in defences}

@@ -1,0 +1,404 @@
+"""Fresh passes for the audit: what a defence does on a few images, as plain numbers that go into probes.json.
+
+The checks (s2snet/audit) read these numbers and see no model, so an audit can be repeated from a result folder. A
+number here says what was found and never whether that is good. Every probe leaves the module as it was.
+
+`audit=quick` takes those of `quick`, `recomputed`, `noise` and `data`; `audit=full` the attacks of `more` as well.
+"""
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from s2snet.attacks import Noise, apgd, pgd, untouched
+from s2snet.attacks.losses import fooled, margin
+from s2snet.models import Defended
+
+IMAGES = 16  # for each probe that takes gradients
+DRAWS = 60  # of noise, half uniform, half corners of the ball
+LADDER = (1e-6, 1e-8, 1e-10)  # steps of a central difference in float64: one of them misses the kinks
+DIRECTIONS = 3
+SATURATED, LOST = 16.6, 80.0  # leads of a logit at which float32 cross-entropy loses direction; at which it is 0
+TINY = 1e-12  # a gradient of that l2 length or less is as good as none
+COUNTED = 1e-2  # relative error of a directional derivative above which a pair counts as wrong
+
+
+def quick(
+    defended: Defended, images: Tensor, labels: Tensor, eps: float, sources: dict[str, nn.Module], seed: int = 0
+) -> dict[str, Callable[[], Any]]:
+    """{name: probe} of one defence: `images` [B, C, H, W] in [0, 1], of which 16 are taken, `eps` a radius in linf.
+
+    `sources` are the defence's routes by name, for what their directions are worth. All together cost about 60 passes
+    in float64 and 50 in float32 for each image.
+    """
+    few, few_labels = images[:IMAGES], labels[:IMAGES]
+    draw = torch.Generator().manual_seed(seed)
+    near = _noised(few, eps, draw)
+    return {
+        "head": lambda: head(defended, few),
+        "randomness": lambda: randomness(defended, few, few_labels),
+        "state": lambda: state(defended, few),
+        "gradients": lambda: gradients(defended, few, few_labels, near, eps),
+        "differences": lambda: differences(defended, near, few_labels, draw),
+        "curvature": lambda: curvature(defended, near, few_labels, eps),
+        "ascent": lambda: {
+            route: ascent(defended, source, near, few_labels, eps, seed) for route, source in sources.items()
+        },
+        "inner": lambda: inner(defended, few),
+        "moved": lambda: moved(defended, few),
+    }
+
+
+def taken(defended: nn.Module, measures: dict[str, Callable[[], Any]], seed: int = 0) -> dict[str, Any]:
+    """What each probe found. One that raises (a module may refuse float64, or a backward) is {"error": text}."""
+    found = {}
+    for name, measure in measures.items():
+        with untouched(defended, seed):
+            try:
+                found[name] = measure()
+            except Exception as error:
+                found[name] = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+    return found
+
+
+def head(defended: nn.Module, images: Tensor) -> dict[str, Any]:
+    """What the answers look like: probabilities, log-probabilities or logits, and how far the first leads."""
+    logits = _logits(defended, images)
+    top = logits.topk(2, dim=1).values
+    lead = top[:, 0] - top[:, 1]
+    return {
+        "probabilities": bool(((logits >= 0) & (logits <= 1)).all() and (logits.sum(dim=1) - 1).abs().max() < 1e-4),
+        "log_probabilities": bool(logits.logsumexp(dim=1).abs().max() < 1e-4),
+        "lead_median": float(lead.median()),
+        "saturated": _share(lead > SATURATED),
+        "lost": _share(lead > LOST),
+    }
+
+
+def randomness(defended: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
+    """Largest relative difference among five answers, and between two gradients, to the same images."""
+    answers = [_logits(defended, images) for _ in range(5)]
+    slopes = [_gradient(defended, images, labels) for _ in range(2)]
+    return {
+        "logits": max(_relative(answer, answers[0]) for answer in answers[1:]),
+        "gradients": 0.0 if None in (slopes[0], slopes[1]) else _relative(slopes[1], slopes[0]),
+    }
+
+
+def state(defended: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Layers in training mode, buffers that a forward writes, and whether an answer depends on its company or past."""
+    training = [
+        f"{name} ({type(layer).__name__})"
+        for name, layer in defended.named_modules()
+        if layer.training and isinstance(layer, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd)
+    ]
+    before = {name: _digest(buffer) for name, buffer in defended.named_buffers()}
+    part = images[: max(1, len(images) // 2)]
+    first = _logits(defended, part)
+    _logits(defended, images.flip(0))
+    again = _logits(defended, part)
+    alone = torch.cat([_logits(defended, image[None]) for image in part])
+    together = _logits(defended, images)[: len(part)]
+    after = {name: _digest(buffer) for name, buffer in defended.named_buffers()}
+    return {
+        "training": training[:5],
+        "buffers_written": [name for name in before if before[name] != after.get(name)][:5],
+        "order": _relative(again, first),
+        "batch": max(_relative(alone, first), _relative(together, first)),
+    }
+
+
+def gradients(defended: nn.Module, images: Tensor, labels: Tensor, near: Tensor, eps: float) -> dict[str, Any]:
+    """Zero, vanishing and non-finite gradients at the images, at a random point near each, at corners of the ball."""
+    places = [images, near, (images + eps).clamp(max=1), (images - eps).clamp(min=0)]
+    zero = tiny = cross_entropy_zero = broken = reached = total = 0
+    with_logits_broken = 0
+    for place, points in enumerate(places):
+        with_logits_broken += int((~_logits(defended, points).isfinite().all(dim=1)).sum())
+        slope = _gradient(defended, points, labels)
+        if slope is None:
+            slope = torch.zeros_like(points)
+        else:
+            reached += 1
+        flat = slope.flatten(1)
+        broken += int((~flat.isfinite().all(dim=1)).sum())
+        if place < 2:
+            total += len(flat)
+            zero += int((flat == 0).all(dim=1).sum())
+            tiny += int((flat.nan_to_num().norm(dim=1) < TINY).sum())
+            plain = _gradient(defended, points, labels, _cross_entropy)
+            plain = torch.zeros_like(points) if plain is None else plain
+            cross_entropy_zero += int((plain.flatten(1) == 0).all(dim=1).sum())
+    return {
+        "reaches_images": reached > 0,
+        "zero": zero / total,
+        "tiny": tiny / total,
+        "cross_entropy_zero": cross_entropy_zero / total,
+        "non_finite_gradients": broken,
+        "non_finite_logits": with_logits_broken,
+        "points": total,
+    }
+
+
+def differences(defended: Defended, near: Tensor, labels: Tensor, draw: torch.Generator) -> dict[str, Any]:
+    """How far autograd is from central differences in float64: of the whole, the purifier and the classifier.
+
+    Of each: the median and the share of (image, direction) pairs that are off by more than 1 %.
+    """
+    twin = copy.deepcopy(defended).double()
+    points = near.double()
+    with torch.no_grad():
+        purified = twin.purifier(points)
+    weight = torch.randn(purified.shape, generator=draw, dtype=torch.float64).to(points.device)
+    scalars: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
+        "whole": (lambda x: margin(twin(x), labels), points),
+        "classifier": (lambda x: margin(twin.classifier(x), labels), purified),
+    }
+    if defended.has_purifier:
+        scalars["purifier"] = (lambda x: (twin.purifier(x) * weight).flatten(1).sum(dim=1), points)
+    return {part: _differences(scalar, at, draw) for part, (scalar, at) in scalars.items()}
+
+
+def _differences(scalar: Callable[[Tensor], Tensor], points: Tensor, draw: torch.Generator) -> dict[str, float]:
+    x = points.detach().requires_grad_(True)
+    with torch.enable_grad():
+        values = scalar(x)
+        slope = None
+        if values.requires_grad:
+            (slope,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+    slope = torch.zeros_like(points) if slope is None else slope.nan_to_num()
+    errors = []
+    for _ in range(DIRECTIONS):
+        way = torch.randn(points.shape, generator=draw, dtype=points.dtype).to(points.device)
+        way = functional.normalize(way.flatten(1), dim=1).view_as(points)
+        said = (slope * way).flatten(1).sum(dim=1)
+        off = []
+        with torch.no_grad():
+            for step in LADDER:
+                real = (scalar(points + step * way) - scalar(points - step * way)) / (2 * step)
+                size = torch.maximum(real.abs(), said.abs())
+                rounding = 1e-13 * (1 + values.detach().abs()) / step  # of the difference, a hundredfold
+                off.append(torch.where(size > rounding, (real - said).abs() / size, torch.inf))
+        off = torch.stack(off).amin(dim=0)
+        errors.append(torch.where(off.isinf(), 0.0, off))  # no rung can tell it from 0, and autograd says 0 too
+    errors = torch.cat(errors).nan_to_num(1.0)
+    return {"median": float(errors.median()), "share_off": _share(errors > COUNTED), "pairs": len(errors)}
+
+
+def curvature(defended: nn.Module, near: Tensor, labels: Tensor, eps: float) -> dict[str, float | None]:
+    """Real rise of the margin over the predicted one, along the gradient's sign: at 1/255 and at a quarter of eps."""
+    slope = _gradient(defended, near, labels)
+    if slope is None:
+        return {"one_level": None, "quarter": None}
+    predicted = slope.abs().flatten(1).sum(dim=1)
+    base = _rise(defended, near, labels)
+    ratios = {}
+    for name, step in (("one_level", 1 / 255), ("quarter", eps / 4)):
+        real = _rise(defended, near + step * slope.sign(), labels) - base
+        usable = predicted > 0
+        ratios[name] = float((real[usable] / (step * predicted[usable])).median()) if usable.any() else None
+    return ratios
+
+
+def ascent(
+    defended: nn.Module, source: nn.Module, near: Tensor, labels: Tensor, eps: float, seed: int
+) -> dict[str, Any]:
+    """On how many images a step along the source's gradient raises the real margin more than any of four others.
+
+    The others are three random sign steps and the opposite one, all of a quarter of eps from a random point.
+    """
+    slope = _gradient(source, near, labels)
+    way = torch.zeros_like(near) if slope is None else slope.nan_to_num().sign()
+    draw = torch.Generator().manual_seed(seed)
+    others = [-way] + [torch.randn(near.shape, generator=draw).sign().to(near) for _ in range(3)]
+    step = eps / 4
+    along = _rise(defended, near + step * way, labels)
+    best_other = torch.stack([_rise(defended, near + step * other, labels) for other in others]).amax(dim=0)
+    return {"share": _share(along > best_other), "images": len(near)}
+
+
+def inner(defended: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Whether a forward pass takes gradients of its own, and which layers with weights it calls more than once."""
+    calls: dict[str, int] = {}
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: calls.__setitem__(name, calls.get(name, 0) + 1))
+        for name, layer in defended.named_modules()
+        if not list(layer.children()) and list(layer.parameters())
+    ]
+    taken = 0
+    real_grad, real_backward = torch.autograd.grad, torch.autograd.backward
+
+    def counted(function):
+        def call(*arguments, **options):
+            nonlocal taken
+            taken += 1
+            return function(*arguments, **options)
+
+        return call
+
+    torch.autograd.grad, torch.autograd.backward = counted(real_grad), counted(real_backward)
+    try:
+        with torch.enable_grad():
+            defended(images[:2])
+    finally:
+        torch.autograd.grad, torch.autograd.backward = real_grad, real_backward
+        for hook in hooks:
+            hook.remove()
+    return {"autograd_calls": taken, "called_again": [name for name, count in calls.items() if count > 1][:5]}
+
+
+def moved(defended: Defended, images: Tensor) -> dict[str, float]:
+    """How far the purifier moves a clean image: the median of ||A(x) - x||_2 / ||x||_2."""
+    with torch.no_grad():
+        purified = defended.purifier(images)
+    length = images.flatten(1).norm(dim=1).clamp(min=1e-12)
+    return {"median": float(((purified - images).flatten(1).norm(dim=1) / length).median())}
+
+
+def noise(defended: nn.Module, images: Tensor, labels: Tensor, index: Tensor, eps: float, seed: int) -> dict[str, Any]:
+    """Which images any of 60 random points of the ball fools; half uniform, half corners. 60 forwards an image."""
+    draw = torch.Generator().manual_seed(seed)
+    fell = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    for number in range(DRAWS):
+        points = _noised(images, eps, draw, corners=number % 2 == 1)
+        fell |= fooled(_logits(defended, points), labels)
+    return {"draws": DRAWS, "eps": eps, "images": index.tolist(), "fooled": index[fell.cpu()].tolist()}
+
+
+def recomputed(defended: nn.Module, adversarial: Tensor, predictions: Tensor) -> dict[str, int]:
+    """How many verdicts differ when kept images are judged again, all at once and one by one; near ties apart.
+
+    Two forwards an image. A verdict counts as a tie where the first two logits are within 1e-4 of the largest.
+    """
+    differ, ties = torch.zeros(len(adversarial), dtype=torch.bool), torch.zeros(len(adversarial), dtype=torch.bool)
+    alone = torch.cat([_logits(defended, image[None]) for image in adversarial])
+    for logits in (_logits(defended, adversarial), alone):
+        finite = logits.isfinite().all(dim=1)
+        prediction = torch.where(finite, logits.argmax(dim=1), -1).cpu()
+        first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+        differ |= prediction != predictions
+        ties |= ((first - second) < 1e-4 * logits.abs().amax(dim=1)).cpu()
+    return {"images": len(adversarial), "differ": int((differ & ~ties).sum()), "ties": int((differ & ties).sum())}
+
+
+def more(
+    defended: nn.Module,
+    sources: dict[str, nn.Module],
+    images: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    eps: float,
+    seed: int,
+) -> dict[str, Any]:
+    """What stronger attacks on `sources` fool: doubled steps, another step rule, more restarts, other radii, no radius.
+
+    All of them with the margin loss. About 540 passes an image and source for the first and 240 through the exact one.
+    """
+    draws = Noise(seed + 1, index)  # another seed than the evaluation's: restarts that it has not tried
+    common = {"norm": "linf", "noise": draws, "loss": "margin"}
+
+    def left(adversarial: Tensor) -> Tensor:
+        return ~fooled(_logits(defended, adversarial), labels).cpu()
+
+    ways = {
+        "doubled steps": lambda source: pgd(source, images, labels, eps=eps, steps=80, **common),
+        "apgd": lambda source: apgd(source, images, labels, eps=eps, steps=100, **common),
+        "restarts": lambda source: pgd(source, images, labels, eps=eps, steps=40, restarts=3, **common),
+    }
+    fell = {
+        f"{route} {way}": index[~left(attack(source))].tolist()
+        for route, source in sources.items()
+        for way, attack in ways.items()
+    }
+    exact = next(iter(sources.values()))
+
+    def share(radius: float, **options: Any) -> float:
+        return float(left(pgd(exact, images, labels, eps=radius, **options, **common)).double().mean())
+
+    return {
+        "images": index.tolist(),
+        "eps": eps,
+        "fooled": fell,
+        "curve": {repr(eps * factor): share(min(eps * factor, 1.0), steps=40) for factor in (0.25, 0.5, 1, 2, 4)},
+        "eps_one": share(1.0, steps=40, step_size=1 / 16),
+    }
+
+
+def data(images: Sequence, train: Sequence | None, most: int = 20_000) -> dict[str, Any]:
+    """Pixels outside [0, 1] and off the grid of 8 bits; test images that are training images, pixel for pixel."""
+    outside = off = pixels = 0
+    digests: dict[str, int] = {}
+    for place in range(min(len(images), most)):
+        image = images[place][0]
+        outside += int(((image < 0) | (image > 1) | ~image.isfinite()).sum())
+        off += int(((image * 255 - (image * 255).round()).abs() > 1e-3).sum())
+        pixels += image.numel()
+        digests.setdefault(_digest(image), int(images[place][2]))
+    leaked = []
+    if train is not None:
+        for place in range(min(len(train), most)):
+            found = digests.get(_digest(train[place][0]))
+            if found is not None:
+                leaked.append(found)
+    return {
+        "outside": outside / max(pixels, 1),
+        "off_grid": off / max(pixels, 1),
+        "read": min(len(images), most),
+        "train_read": 0 if train is None else min(len(train), most),
+        "in_training": sorted(set(leaked))[:10],
+        "in_training_count": len(set(leaked)),
+    }
+
+
+def _logits(module: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return module(images).float()
+
+
+def _rise(module: nn.Module, points: Tensor, labels: Tensor) -> Tensor:
+    """The margin in favour of a wrong class, float64 [B]."""
+    return margin(_logits(module, points), labels).double()
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """As most attacks have it, rounding included; that of s2snet.attacks goes on where this one is 0."""
+    return functional.cross_entropy(logits, labels, reduction="none")
+
+
+def _gradient(module: nn.Module, points: Tensor, labels: Tensor, loss: Callable = margin) -> Tensor | None:
+    """Of the loss, like `points`; None where none reaches them."""
+    x = points.detach().requires_grad_(True)
+    with torch.enable_grad():
+        values = loss(module(x), labels)
+        if not values.requires_grad:
+            return None
+        (slope,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+    return slope
+
+
+def _noised(images: Tensor, eps: float, draw: torch.Generator, corners: bool = False) -> Tensor:
+    shift = 2 * torch.rand(images.shape, generator=draw) - 1
+    return (images + eps * (shift.sign() if corners else shift).to(images)).clamp(0, 1)
+
+
+def _relative(one: Tensor, other: Tensor) -> float:
+    """Largest difference over the largest entry; infinite where one is NaN and the other not."""
+    if not torch.equal(one.isnan(), other.isnan()):
+        return float("inf")
+    one, other = one.nan_to_num(), other.nan_to_num()
+    return float((one - other).abs().max() / other.abs().max().clamp(min=1e-30))
+
+
+def _share(found: Tensor) -> float:
+    return float(found.double().mean()) if len(found) else 0.0
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.blake2b(
+        tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes(), digest_size=16
+    ).hexdigest()
