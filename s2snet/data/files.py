@@ -145,7 +145,9 @@ def image_files(folder: Path) -> Iterator[str]:
         key = (this.st_dev, this.st_ino)
         if key in parents:
             return
-        for item in os.scandir(path):
+        with os.scandir(path) as items:
+            there = list(items)
+        for item in there:
             if item.name.startswith("."):
                 continue
             if item.is_dir():
