@@ -8,6 +8,7 @@ from s2snet.evaluation import defences as defending
 from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.forecast import forecast
 from s2snet.evaluation.run import Job, run
+from s2snet.models.suits import suits
 
 
 def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]) -> Path | None:
@@ -15,13 +16,20 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
 
     `explicit` says that the user named the defences, so that one without weights is an error and not left out.
     """
-    splits = data.load(data_root=settings.data_root, **settings.data)
+    splits = data.load_chosen(settings)
+    if not splits.labelled:
+        raise ValueError(f"data={settings.data['name']} has no labels (data.labels=none): an evaluation needs them")
     notes: list[str] = []
+    defences = _defences(settings, explicit, notes, say)
+    for defence in defences:
+        shape = settings.data["channels"], settings.data["size"]
+        suits(defence.module, f"defence {defence.name}", *shape)
+        suits(defence.module.classifier, f"the classifier of {defence.name}", *shape, len(splits.test.classes))
     job = Job(
         name=settings.data["name"],
         images=splits.test,
-        train=splits.train,
-        defences=_defences(settings, explicit, notes, say),
+        train=splits.train if len(splits.train) else None,
+        defences=defences,
         threats={label: vars(threat) for label, threat in settings.threat.items()},
         attacks=settings.attack,
         budgets=settings.budgets,

@@ -1,12 +1,16 @@
 """Order and augmentation follow from (seed, epoch, index): not from workers, ranks or where a run was resumed."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from trees import plant
 
 from s2snet import data
 from s2snet.training.loaders import Augmented, Batches, EpochSampler, ResumableLoader, derived_seed
 
-RECIPE = {"batch_size": 100, "shift": 2}
+STILL = {"batch_size": 100, "shift": 0, "flip": False, "scale": None}
+RECIPE = STILL | {"shift": 2}
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +51,17 @@ def test_an_epoch_has_each_image_once(splits):
 
 def test_augmentation_is_of_seed_epoch_and_index(splits):
     """Not of the order in which images are asked for."""
-    moved = Augmented(splits.train, 2, seed=0)
+    moved = Augmented(splits.train, RECIPE, seed=0)
     first = [moved[(3, place)][0] for place in range(20)]
     again = [moved[(3, place)][0] for place in reversed(range(20))][::-1]
     assert all(map(torch.equal, first, again))
-    for other in (Augmented(splits.train, 2, seed=1), moved):
+    for other in (Augmented(splits.train, RECIPE, seed=1), moved):
         epoch = 3 if other is not moved else 4
         assert sum(not torch.equal(other[(epoch, place)][0], first[place]) for place in range(20)) > 10
 
 
 def test_augmentation_shifts_within_its_bound(splits):
-    moved, plain = Augmented(splits.train, 2, seed=0), Augmented(splits.train, 0, seed=0)
+    moved, plain = Augmented(splits.train, RECIPE, seed=0), Augmented(splits.train, STILL, seed=0)
     seen = set()
     for place in range(60):
         image = splits.train[place][0]
@@ -121,3 +125,47 @@ def test_derived_seeds_do_not_collide():
     assert len(seeds) == 1000
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derived_seed(1, 23) != derived_seed(12, 3)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"flip": True}, {"scale": [0.2, 0.6]}, {"flip": True, "scale": [0.2, 0.6], "shift": 2}]
+)
+def test_workers_change_no_augmentation_of_files(changes, tmp_path):
+    root = plant(tmp_path, [f"{kind}/{number}.png" for kind in "ab" for number in range(20)])
+    splits = data.load("imagefolder", root=str(root), size=16)
+    recipe = STILL | {"batch_size": 16} | changes
+    loaders = [Batches(splits, recipe, 0, workers).train_dataloader() for workers in (0, 2)]
+    first, second = (batches(splits, 1, loader=loader) for loader in loaders)
+    assert equal(first, second)
+    assert first[0][0].shape == (16, 3, 16, 16) and 0 <= first[0][0].min() < first[0][0].max() <= 1
+    still = Augmented(splits.train, STILL, 0)
+    changed = Augmented(splits.train, recipe, 0)
+    assert sum(not torch.equal(still[(1, place)][0], changed[(1, place)][0]) for place in range(20)) >= 5
+    before = torch.get_rng_state()
+    _ = changed[(1, 0)]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_half_of_the_images_are_mirrored(splits):
+    mirrored = Augmented(splits.train, STILL | {"flip": True}, seed=0)
+    turned = 0
+    for place in range(200):
+        image, found = splits.train[place][0], mirrored[(0, place)][0]
+        assert torch.equal(found, image) or torch.equal(found, image.flip(2))
+        turned += not torch.equal(found, image)
+    assert 70 < turned < 130
+
+
+def test_a_crop_takes_its_share_of_the_files_own_pixels(tmp_path):
+    """A ramp from left to right: a crop's span of values is its width's share."""
+    ramp = np.tile(np.linspace(0, 255, 512).astype(np.uint8), (512, 1))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            Image.fromarray(ramp).save(tmp_path / name / f"{number}.png")
+    train = data.load("imagefolder", root=str(tmp_path), size=16, resize=16).train
+    cropped = Augmented(train, STILL | {"scale": [0.04, 0.09]}, seed=0)
+    spans = [float(image.max() - image.min()) for image, _, _ in (cropped[(0, place)] for place in range(len(train)))]
+    assert all(0.15 < span < 0.4 for span in spans)  # sides of 0.2 to 0.3, times at most the root of 4 / 3
+    whole = Augmented(train, STILL | {"scale": [1.0, 1.0]}, seed=0)[(0, 0)][0]
+    assert whole.max() - whole.min() > 0.8
