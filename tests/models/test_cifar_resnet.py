@@ -45,9 +45,12 @@ def spoilt(change):
 @pytest.mark.parametrize(
     "change, line",
     [
-        (lambda state: state.pop("module.linear.bias"), "1 tensors do not fit: linear.bias missing"),
-        (lambda state: state.update({"module.more": torch.zeros(1)}), "1 tensors do not fit: more left over"),
-        (lambda state: state.update({"module.linear.weight": torch.zeros(100, 64)}), "linear.weight of another shape"),
+        (lambda state: state.pop("module.linear.bias"), "96 of 97 tensors fit; missing: linear.bias"),
+        (lambda state: state.update({"module.more": torch.zeros(1)}), "97 of 97 tensors fit; left over: more"),
+        (
+            lambda state: state.update({"module.linear.weight": torch.zeros(100, 64)}),
+            "96 of 97 tensors fit; of another shape: linear.weight",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(change, line):
@@ -67,11 +70,6 @@ def test_a_file_that_would_run_code_is_refused_and_does_not(tmp_path):
     with pytest.raises(ValueError) as error:
         weights.load_published(tmp_path / "evil.th", 32, name="resnet20", channels=3)
     assert "\n" not in str(error.value) and not Path("ran").exists()
-
-
-def test_a_missing_file_names_the_remedy():
-    with pytest.raises(ValueError, match=r"no such file; point data_root \(S2SNET_DATA\)"):
-        weights.load_published("nowhere.th", 32, name="resnet20", channels=3)
 
 
 @pytest.mark.parametrize("name", FILES)
