@@ -51,6 +51,7 @@ __all__ = [
     "load_authors",
     "load_published",
     "segnet_small",
+    "timm_weights",
     "torchvision_weights",
     "transplant_vgg16",
 ]
