@@ -35,30 +35,32 @@ def find_classifier(settings, shelf: runs.Shelf, note: Callable[[str], None]) ->
     ValueError for what cannot be used.
     """
     config, wanted = settings.classifier, settings.published
+    path = shelf.path("classifier", config, settings.autoencoder)
+    if wanted is None and path.is_file():
+        return weights.load(path, trusted=config.get("target")), str(path)
+    if wanted is None and config["name"] == "custom":
+        return _as_built(settings, "built"), f"{config['target']} as it is built"
     if wanted is None:
-        path = shelf.path("classifier", config, settings.autoencoder)
-        if path.is_file():
-            return weights.load(path, trusted=config.get("target")), str(path)
-        if config["name"] != "custom":
-            raise FileNotFoundError(
-                f"no weights at {path}; `python train.py stage=classifier` makes them{weights_hint(config)}"
-            )
-        module, stage, source = models.build(**config), "built", f"{config['target']} as it is built"
-    elif wanted == RANDOM:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            module, stage, source = models.build(**config), RANDOM, RANDOM
-        note(
-            f"{runs.network_name(config)} is untrained (classifier.weights=random): only speed and memory mean anything"
-        )
-    else:
-        return _published(settings, wanted, note)
+        made = f"no weights at {path}; `python train.py stage=classifier` makes them"
+        raise FileNotFoundError(f"{made}{weights_hint(config)}")
+    if wanted == RANDOM:
+        name = runs.network_name(config)
+        note(f"{name} is untrained (classifier.weights=random): only speed and memory mean anything")
+        return _as_built(settings, RANDOM), RANDOM
+    return _published(settings, wanted, note)
+
+
+def _as_built(settings, stage: str) -> nn.Module:
+    """The classifier as `models.build` makes it, with the same random weights, if any, in every process."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = models.build(**settings.classifier)
     _answers(module, settings)
-    return weights.with_header(module, stage, settings.data["channels"], settings.data["size"]), source
+    return weights.with_header(module, stage, settings.data["channels"], settings.data["size"])
 
 
 def _published(settings, wanted: str, note: Callable[[str], None]) -> tuple[nn.Module, str]:
-    config, size = dict(settings.classifier), settings.data["size"]
+    config, size, channels = dict(settings.classifier), settings.data["size"], settings.data["channels"]
     path = _file(wanted, settings.data_root)
     if path is None and config["name"] in models.ENTRIES:
         entry = models.ENTRIES[config["name"]](config["arch"], wanted)
@@ -69,9 +71,9 @@ def _published(settings, wanted: str, note: Callable[[str], None]) -> tuple[nn.M
     if path is None:
         hint = "; point data_root (S2SNET_DATA) to the folder that has it, or take classifier.weights=null"
         raise ValueError(f"classifier.weights={wanted}: no such file{hint}")
-    module = weights.load_published(path, size, **config)
+    module = weights.load_published(path, **config)
     _answers(module, settings)
-    return module, str(path)
+    return weights.with_header(module, "published", channels, size), str(path)
 
 
 def vgg16_state(wanted: str, data_root: str | None) -> dict[str, Any]:

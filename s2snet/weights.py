@@ -112,11 +112,10 @@ def _trust(path: str | Path, config: Any, trusted: str | None) -> None:
     )
 
 
-def load_published(path: str | Path, size: int, **config: Any) -> nn.Module:
+def load_published(path: str | Path, **config: Any) -> nn.Module:
     """The module `models.build(**config)` filled with a published state dict, in eval mode.
 
-    Its header says stage `published`, its fingerprint and the input it is for. ValueError, in one line, as
-    `read_tensors`, and for tensors that do not fit.
+    ValueError, in one line, as `read_tensors`, and for tensors that do not fit.
     """
     module = models.build(**config)
     tensors = read_tensors(path)
@@ -124,7 +123,7 @@ def load_published(path: str | Path, size: int, **config: Any) -> nn.Module:
         models.load_published(module, tensors)
     except ValueError as error:
         raise ValueError(f"{path}: not the weights of this {runs.network_name(config)}: {error}") from None
-    return with_header(module, "published", config.get("channels", 3), size)
+    return module.eval()
 
 
 def with_header(module: nn.Module, stage: str, channels: int, size: int) -> nn.Module:

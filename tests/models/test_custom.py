@@ -126,8 +126,8 @@ def test_a_state_dict_is_loaded_strictly(package, tmp_path):
     config = {"name": "custom", "target": f"{package}:Net"}
     state = build(**config).network.state_dict()
     torch.save(state, tmp_path / "own.pth")
-    module = weights.load_published(tmp_path / "own.pth", 8, **config)
+    module = weights.load_published(tmp_path / "own.pth", **config)
     assert all(torch.equal(tensor, state[key]) for key, tensor in module.network.state_dict().items())
     torch.save({key: state[key] for key in list(state)[1:]}, tmp_path / "own.pth")
     with pytest.raises(ValueError, match=r"3 of 4 tensors fit; missing: head.weight"):
-        weights.load_published(tmp_path / "own.pth", 8, **config)
+        weights.load_published(tmp_path / "own.pth", **config)

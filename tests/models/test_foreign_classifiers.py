@@ -145,8 +145,8 @@ def test_half_precision_files_load_as_float32(ending, tmp_path):
     stored = {key: tensor.half() for key, tensor in torchvision.squeezenet1_1().state_dict().items()}
     path = tmp_path / f"squeezenet.{ending}"
     save_file(stored, path) if ending == "safetensors" else torch.save(stored, path)
-    module = weights.load_published(path, 64, name="torchvision", arch="squeezenet1_1")
-    assert module.header["stage"] == "published" and not module.training
+    module = weights.load_published(path, name="torchvision", arch="squeezenet1_1")
+    assert not module.training
     for key, tensor in module.network.state_dict().items():
         assert tensor.dtype == torch.float32 and torch.equal(tensor, stored[key].float())
 
@@ -154,7 +154,7 @@ def test_half_precision_files_load_as_float32(ending, tmp_path):
 def test_weights_of_another_network_are_one_line(tmp_path):
     torch.save(torchvision.squeezenet1_0().state_dict(), tmp_path / "other.pth")
     with pytest.raises(ValueError) as error:
-        weights.load_published(tmp_path / "other.pth", 64, name="torchvision", arch="squeezenet1_1")
+        weights.load_published(tmp_path / "other.pth", name="torchvision", arch="squeezenet1_1")
     line = str(error.value)
     assert "other.pth: not the weights of this squeezenet1_1: " in line and "of 52 tensors fit; " in line
     assert "features.0.weight" in line and "\n" not in line
@@ -174,7 +174,7 @@ def test_the_real_squeezenet_sees_what_is_on_photographs():
     file, labels = REAL / "weights/squeezenet1_1.pth", REAL / "imagenet-sample/labels.csv"
     if not file.is_file() or not labels.is_file():
         pytest.skip(f"needs {file} and {labels} (S2SNET_DATA)")
-    module = weights.load_published(file, 224, name="torchvision", arch="squeezenet1_1")
+    module = weights.load_published(file, name="torchvision", arch="squeezenet1_1")
     with open(labels) as lines:
         rows = list(csv.DictReader(lines))[:20]
     images = torch.stack([photograph(labels.parent / row["file"]) for row in rows])
