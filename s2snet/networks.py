@@ -76,10 +76,16 @@ def _published(settings, wanted: str, note: Callable[[str], None]) -> tuple[nn.M
     return weights.with_header(module, "published", channels, size), str(path)
 
 
-def vgg16_state(wanted: str, data_root: str | None) -> dict[str, Any]:
-    """The state dict of a torchvision VGG16: of a file, or of a weights entry of that name."""
-    path = _file(wanted, data_root)
-    return weights.read_tensors(path or download(models.torchvision_weights("vgg16", wanted), data_root))
+def begin_with_vgg16(autoencoder: nn.Module, settings) -> int:
+    """Puts the VGG16 of `from_vgg16`, a file or an entry of torchvision, into the encoder; returns how many tensors."""
+    wanted = settings.from_vgg16
+    path = _file(wanted, settings.data_root)
+    path = path or download(models.torchvision_weights("vgg16", wanted, "from_vgg16"), settings.data_root)
+    state = weights.read_tensors(path)
+    try:
+        return models.transplant_vgg16(autoencoder, state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def load_autoencoder(path: Path, settings) -> nn.Module:

@@ -29,9 +29,8 @@ def timm_weights(arch: str, name: str) -> Entry:
     """The weights that timm names for the network (`resnet18`) or for its tag (`resnet18.a1_in1k`)."""
     timm = _timm(arch)
     if name != "pretrained":
-        raise ValueError(
-            f"classifier.weights={name}{nearest(name, ['pretrained'])}: no such file; timm's own are `pretrained`"
-        )
+        near = nearest(name, ["pretrained"])
+        raise ValueError(f"classifier.weights={name}{near}: no such file; timm's own are `pretrained`")
     known = timm.get_pretrained_cfg(arch)
     if known is None or not (known.hf_hub_id or known.url):
         raise ValueError(f"classifier.weights=pretrained: timm has no weights of {arch}")

@@ -30,16 +30,17 @@ def torchvision_classifier(
     return Normalised(models.get_model(arch, num_classes=classes, **options), mean, std, channels)
 
 
-def torchvision_weights(arch: str, name: str) -> Entry:
-    """The weights that torchvision lists under this name (DEFAULT, IMAGENET1K_V1, ...) for the network."""
+def torchvision_weights(arch: str, name: str, setting: str = "classifier.weights") -> Entry:
+    """The weights that torchvision lists under this name (DEFAULT, IMAGENET1K_V1, ...) for the network.
+
+    ValueError for a name that it has not, in the words of the setting that gave it.
+    """
     models = _models()
     choose("classifier.arch", arch, models.list_models(module=models))
     entries = models.get_model_weights(arch)
     if name not in entries.__members__:
-        allowed = ", ".join(entries.__members__)
-        raise ValueError(
-            f"classifier.weights={name}{nearest(name, entries.__members__)}: no such file, and {arch} has {allowed}"
-        )
+        near = nearest(name, entries.__members__)
+        raise ValueError(f"{setting}={name}{near}: no such file, and {arch} has {', '.join(entries.__members__)}")
     preset, file = entries[name].transforms(), PurePosixPath(entries[name].url)
     hash_prefix = file.stem.rpartition("-")[2]  # torchvision's own convention
     return Entry(entries[name].url, file.name, tuple(preset.mean), tuple(preset.std), preset.crop_size[0], hash_prefix)

@@ -123,7 +123,7 @@ def _build(settings, shelf: runs.Shelf, say) -> tuple[Stage, dict[str, Any]]:
     if settings.stage == "1":
         autoencoder = models.build(**settings.autoencoder)
         if settings.from_vgg16:
-            count = models.transplant_vgg16(autoencoder, networks.vgg16_state(settings.from_vgg16, settings.data_root))
+            count = networks.begin_with_vgg16(autoencoder, settings)
             say(f"encoder: {count} tensors of the VGG16 {settings.from_vgg16}")
         return TrainAutoencoder(autoencoder, recipe, seed), {}
     autoencoder = _autoencoder(settings, shelf, say)
