@@ -77,7 +77,7 @@ def cifar10() -> tuple[nn.Module, Tensor, Tensor] | None:
     if not weights.is_file() or not batch.is_file():
         print(f"cifar10-resnet20 left out: S2SNET_DATA has no {weights.relative_to(root)} or {batch.relative_to(root)}")
         return None
-    model = load_published(weights, 32, name="resnet20", channels=3)
+    model = load_published(weights, name="resnet20", channels=3)
     with open(batch, "rb") as file:
         stored = pickle.load(file, encoding="bytes")
     images = torch.from_numpy(stored[b"data"]).view(-1, 3, 32, 32).float() / 255

@@ -17,7 +17,19 @@ def run_name(kind: str, classifier: dict[str, Any], autoencoder: dict[str, Any])
         "s2snet": [autoencoder, classifier],
         "adversarial": [classifier],
     }[kind]
-    return "-".join([kind, *(network["name"] for network in networks)])
+    return "-".join([kind, *(network_name(network) for network in networks)])
+
+
+def network_name(config: dict[str, Any]) -> str:
+    """What tells a network from others in a path or a sentence: its architecture or target, where it has one.
+
+    timm's say so, since torchvision has networks of the same names.
+    """
+    if config.get("target"):
+        return str(config["target"]).replace(":", ".").replace("/", "_")
+    if config.get("arch"):
+        return f"timm_{config['arch']}" if config["name"] == "timm" else str(config["arch"])
+    return config["name"]
 
 
 def released() -> Path:

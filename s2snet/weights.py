@@ -1,21 +1,25 @@
 """One file holds a module: a .safetensors file whose header carries, as JSON, all that rebuilds it.
 
 `load` builds the module by its name in `s2snet.models.MODULES` and fills it with the file's tensors. Nothing in
-the file is executed. `fingerprint` names a module by what it is (architecture and tensors), not by a path.
+the file is executed, and a user's own classifier is imported only where the caller says so. `read_tensors` and
+`load_published` read the state dicts of others. `fingerprint` names a module by what it is (architecture and
+tensors), not by a path.
 """
 
 import hashlib
 import json
+import pickle
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import nn
 
-from s2snet import models
+from s2snet import models, runs
 from s2snet.files import write_whole
 
 FORMAT = 1
@@ -64,13 +68,17 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return _read(path, tensors=False)[0]
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+def load(path: str | Path, device: str | torch.device = "cpu", trusted: str | None = None) -> nn.Module:
     """The module of a weights file, in eval mode on `device`; its header is at `.header`.
+
+    `trusted` is the one target (`my_package.my_module:build`) whose code may be imported and called, with the options
+    in the header, where the file holds a user's own classifier.
 
     ValueError in one line for a file that is missing, truncated, no weights file of this project, of a module
     this version does not know, or whose tensors do not fit the architecture it names.
     """
     header, tensors = _read(path, tensors=True)
+    _trust(path, header["module"], trusted)
     try:
         module = models.build(**header["module"])
     except (TypeError, ValueError, RuntimeError) as error:
@@ -93,27 +101,65 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     return module.to(device).eval()
 
 
-def load_published(path: str | Path, size: int, **config: Any) -> nn.Module:
-    """The module `models.build(**config)` filled with a published state dict (.th, .pth, .pt), in eval mode.
+def _trust(path: str | Path, config: Any, trusted: str | None) -> None:
+    """ValueError where the config names code to import and it is not exactly the trusted target."""
+    if not isinstance(config, dict) or config.get("name") != "custom" or config.get("target") == trusted is not None:
+        return
+    given = "none was given" if trusted is None else f"not {trusted}"
+    raise ValueError(
+        f"{path}: to load it the code {config.get('target')!r} must be run; give exactly that as classifier.target, or "
+        f"in Python as load(..., trusted=...), if you trust it ({given})"
+    )
 
-    Its header says stage `published`, its fingerprint and the input it is for. The file is read with
-    `weights_only`: nothing in it is executed. ValueError, in one line, for one that is missing, that would run code,
-    or whose tensors do not fit.
+
+def load_published(path: str | Path, **config: Any) -> nn.Module:
+    """The module `models.build(**config)` filled with a published state dict, in eval mode.
+
+    ValueError, in one line, as `read_tensors`, and for tensors that do not fit.
+    """
+    module = models.build(**config)
+    tensors = read_tensors(path)
+    try:
+        models.load_published(module, tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: not the weights of this {runs.network_name(config)}: {error}") from None
+    return module.eval()
+
+
+def with_header(module: nn.Module, stage: str, channels: int, size: int) -> nn.Module:
+    """The module in eval mode, with the header that one from a weights file would have."""
+    module.eval()
+    module.header = {
+        "stage": stage,
+        "fingerprint": fingerprint(module),
+        "input": {"channels": channels, "size": size},
+    }
+    return module
+
+
+def read_tensors(path: str | Path) -> dict[Any, Any]:
+    """The state dict in somebody else's file: .safetensors, or a pickle (.th, .pth, .pt, ...) as torch.save writes it.
+
+    A pickle is read with `weights_only`: nothing in it is executed. ValueError, in one line, for a file that is
+    missing, damaged, would run code, or holds no dict.
     """
     if not Path(path).is_file():
-        hint = "; point data_root (S2SNET_DATA) to the folder that has it, or take classifier.weights=null"
-        raise ValueError(f"classifier.weights={path}: no such file{hint}")
-    module = models.build(**config)
+        raise ValueError(f"{path}: no such file")
     try:
-        models.load_published(module, torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # pickle's own kinds among them
-        raise ValueError(f"classifier.weights={path}: {' '.join(str(error).split())[:200]}") from None
-    module.header = {
-        "stage": "published",
-        "fingerprint": fingerprint(module),
-        "input": {"channels": config["channels"], "size": size},
-    }
-    return module.eval()
+        if Path(path).suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path}: refused, it is no plain state dict ({_line(error)})") from None
+    except Exception as error:  # a damaged file raises what it likes
+        raise ValueError(f"{path}: damaged, or no weights ({_line(error)})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds {type(content).__name__}, not a state dict")
+    return content
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _read(path: str | Path, tensors: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -18,6 +18,7 @@ CHOICES = sorted((path.parent.name, path.stem) for path in conf_dir().glob("*/*.
 OF_TRAINING = {"recipe", "logger"}
 OF_EVALUATION = {"attack", "defence", "threat"}
 LISTS = {"attack", "defence", "threat"}
+SHORTCUTS = {"alexnet", "inception_v3", "resnet50", "squeezenet1_1", "vgg16"}  # architectures with a file of their own
 
 
 def names(group: str) -> set[str]:
@@ -52,7 +53,8 @@ def test_every_choice_of_every_group_composes(group, choice):
             assert list(getattr(settings, group)) == [choice]
         elif group not in ("experiment", "hydra", "recipe", "trainer"):
             chosen = getattr(settings, group)
-            assert (chosen["name"] if isinstance(chosen, dict) else chosen.name) == choice
+            name = chosen["name"] if isinstance(chosen, dict) else chosen.name
+            assert choice in (name, isinstance(chosen, dict) and chosen.get("arch"))
 
 
 def test_every_file_is_a_choice_of_a_known_group():
@@ -75,7 +77,7 @@ def test_every_file_is_a_choice_of_a_known_group():
     ],
 )
 def test_folders_and_registries_are_equal(group, registry):
-    assert names(group) == set(registry)
+    assert names(group) - (SHORTCUTS if group == "classifier" else set()) == set(registry)
 
 
 def test_routes_of_the_white_box_are_all_routes_but_the_dear_one():
@@ -98,8 +100,15 @@ def test_a_networks_file_has_all_its_options(group, registry):
     for name, network in registry.items():
         given = getattr(checked("train", f"{group}={name}"), group)
         assert set(given) == {"name", *inspect.signature(network).parameters}
-        if group == "classifier" or name != "segnet":  # the full one takes a second to make
+        if name not in ("segnet", "torchvision", "timm", "custom"):  # a second to make; or they need a name first
             assert models.build(**given).config == given
+
+
+def test_shortcuts_are_torchvisions_networks():
+    for name in SHORTCUTS:
+        assert checked("train", f"classifier={name}").classifier == {
+            **checked("train", "classifier=torchvision").classifier, "arch": name
+        }  # fmt: skip
 
 
 def test_the_full_segnet_is_the_authors():

@@ -1,5 +1,7 @@
 """Where weights lie: names of runs, folders of runs, flat released files."""
 
+import pytest
+
 from s2snet import runs
 
 NETWORKS = ({"name": "small_cnn"}, {"name": "segnet_small"})
@@ -12,6 +14,21 @@ def test_names_follow_from_kind_and_networks():
         "s2snet": "s2snet-segnet_small-small_cnn",
         "adversarial": "adversarial-small_cnn",
     }
+
+
+@pytest.mark.parametrize(
+    "config, name",
+    [
+        ({"name": "torchvision", "arch": "resnet50"}, "resnet50"),
+        ({"name": "timm", "arch": "resnet50"}, "timm_resnet50"),
+        ({"name": "timm", "arch": "resnet18.tv_in1k"}, "timm_resnet18.tv_in1k"),
+        ({"name": "custom", "target": "my_package.nets:build"}, "my_package.nets.build"),
+        ({"name": "custom", "target": "../out:build"}, ".._out.build"),
+        ({"name": "small_cnn"}, "small_cnn"),
+    ],
+)
+def test_architectures_and_targets_have_runs_of_their_own(config, name):
+    assert runs.run_name("s2snet", config, NETWORKS[1]) == f"s2snet-segnet_small-{name}"
 
 
 def test_shelf_finds_folders_and_flat_files(tmp_path):

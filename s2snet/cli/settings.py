@@ -108,6 +108,7 @@ class TrainSettings:
     output: str | None = None
     from_classifier: str | None = None
     from_autoencoder: str | None = None
+    from_vgg16: str | None = None
     ckpt_path: str | None = None
     overwrite: bool = False
     debug: bool = False

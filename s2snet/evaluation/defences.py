@@ -1,12 +1,12 @@
 """The defences of an evaluation: which weights each is made of, found by name or given as files."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from s2snet import runs, weights
+from s2snet import networks, runs, weights
 from s2snet.models import AUTOENCODERS, CLASSIFIERS, Defended
 
 
@@ -32,29 +32,35 @@ def shelf(folder: str | None, runs_folder: str, data: str) -> runs.Shelf:
     return runs.Shelf(runs.released() / data) if trained.is_empty() else trained
 
 
-def load(
-    name: str, chosen, found: runs.Shelf, networks: dict, published: nn.Module | None = None, file: str | None = None
-) -> Defence:
+def load(name: str, chosen, found: runs.Shelf, settings, classifier: Callable[[], tuple[nn.Module, str]]) -> Defence:
     """The defence of that name; `chosen` has its title, and as purifier and classifier a kind of run or a weights file.
 
-    `published` (from `file`) stands in for the classifier that would have been trained. FileNotFoundError, in one line
+    `classifier` gives the classifier that the settings name and where it comes from. FileNotFoundError, in one line
     with the remedy, where weights are not there.
     """
     parts, modules = {}, {}
-    for role, wanted in (("classifier", chosen.classifier), ("purifier", chosen.purifier)):
-        if wanted == "classifier" and published is not None:
-            parts[role], modules[role] = Path(file), published
-        elif wanted is not None:
-            parts[role] = _path(name, role, wanted, found, networks)
-            modules[role] = weights.load(parts[role])
+    if chosen.classifier == "classifier":
+        try:
+            modules["classifier"], parts["classifier"] = classifier()
+        except FileNotFoundError as missing:
+            raise FileNotFoundError(f"{name}: {missing}") from None
+    else:
+        path = _path(name, "classifier", chosen.classifier, found, settings)
+        parts["classifier"] = str(path)
+        modules["classifier"] = weights.load(path, trusted=settings.classifier.get("target"))
+    if chosen.purifier is not None:
+        path = _path(name, "purifier", chosen.purifier, found, settings)
+        parts["purifier"], modules["purifier"] = str(path), networks.load_autoencoder(path, settings)
     for role, known in (("classifier", CLASSIFIERS), ("purifier", AUTOENCODERS)):
         if role in modules and modules[role].config["name"] not in known:
             holds = modules[role].config["name"]
             raise ValueError(f"defence.{name}.{role}={parts[role]}: holds a {holds}; allowed are {', '.join(known)}")
     module = Defended(modules.get("purifier"), modules["classifier"]).eval()
-    about = " behind ".join(f"{part.config['name']} (stage {part.header['stage']})" for part in modules.values())
+    about = " behind ".join(
+        f"{runs.network_name(part.config)} (stage {part.header['stage']})" for part in modules.values()
+    )
     return Defence(
-        name, chosen.title, module, [_shown(path) for path in parts.values()], weights.fingerprint(module), about
+        name, chosen.title, module, [_shown(source) for source in parts.values()], weights.fingerprint(module), about
     )
 
 
@@ -70,9 +76,9 @@ def tuned_to_another(defence: Defence) -> str | None:
     )
 
 
-def _path(name: str, role: str, wanted: str, found: runs.Shelf, networks: dict[str, Any]) -> Path:
+def _path(name: str, role: str, wanted: str, found: runs.Shelf, settings) -> Path:
     if wanted in runs.KINDS.values():
-        path = found.path(wanted, **networks)
+        path = found.path(wanted, settings.classifier, settings.autoencoder)
         if not path.is_file():
             stage = next(stage for stage, kind in runs.KINDS.items() if kind == wanted)
             raise FileNotFoundError(f"{name}: no weights at {path}; `python train.py stage={stage}` makes them")
@@ -85,7 +91,9 @@ def _path(name: str, role: str, wanted: str, found: runs.Shelf, networks: dict[s
     return path
 
 
-def _shown(path: Path) -> str:
-    """The path as a reader of the result can use it: from the working folder where it lies below that."""
-    path = path.resolve()
+def _shown(source: str) -> str:
+    """A file as a reader of the result can use it: from the working folder where it lies below that."""
+    if not Path(source).is_file():
+        return source
+    path = Path(source).resolve()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,9 +1,12 @@
 """From the settings of `python evaluate.py` to a Job: data by name, defences found on the shelf."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
-from s2snet import data, weights
+from torch import nn
+
+from s2snet import data, networks
 from s2snet.evaluation import defences as defending
 from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.forecast import forecast
@@ -54,14 +57,19 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
 
 def _defences(settings, explicit: bool, notes: list[str], say: Callable[[str], None]) -> list[Defence]:
     shelf = defending.shelf(settings.weights, settings.runs, settings.data["name"])
-    networks = {"classifier": settings.classifier, "autoencoder": settings.autoencoder}
-    published = None
-    if settings.published:
-        published = weights.load_published(settings.published, settings.data["size"], **settings.classifier)
+
+    def note(text: str) -> None:
+        notes.append(text)
+        say(f"note: {text}")
+
+    @cache
+    def classifier() -> tuple[nn.Module, str]:
+        return networks.find_classifier(settings, shelf, note)
+
     found = []
     for name, chosen in settings.defence.items():
         try:
-            defence = defending.load(name, chosen, shelf, networks, published, settings.published)
+            defence = defending.load(name, chosen, shelf, settings, classifier)
         except FileNotFoundError as missing:
             if explicit:
                 raise
@@ -71,8 +79,7 @@ def _defences(settings, explicit: bool, notes: list[str], say: Callable[[str], N
         say(f"{defence.title}: {', '.join(defence.files)}")
         mismatch = defending.tuned_to_another(defence)
         if mismatch:
-            notes.append(mismatch)
-            say(f"note: {mismatch}")
+            note(mismatch)
         found.append(defence)
     if not found:
         raise ValueError(f"no weights in {shelf.folder}; `python train.py stage=classifier` makes the first")

@@ -1,4 +1,5 @@
-"""Networks: purifiers, classifiers, and `Defended`, which puts the one in front of the other. Knows torch only.
+"""Networks: purifiers, classifiers, and `Defended`, which puts the one in front of the other. Knows torch only;
+torchvision, timm and a user's own module are imported where one of their networks is built.
 
 `MODULES` is every module a weights file may name; `build` makes one from its name and options and keeps both
 on it as `.config`, which is what a weights file stores and what a fingerprint covers.
@@ -10,10 +11,15 @@ from typing import Any
 from torch import nn
 
 from s2snet.choices import nearest
-from s2snet.models.cifar_resnet import load_published, resnet20, resnet32, resnet44, resnet56
+from s2snet.models.cifar_resnet import resnet20, resnet32, resnet44, resnet56
+from s2snet.models.custom import custom
 from s2snet.models.defended import Defended, Identity, freeze
+from s2snet.models.published import Entry, load_published
 from s2snet.models.segnet import SegNet, load_authors, segnet_small
 from s2snet.models.small_cnn import SmallCNN
+from s2snet.models.timm_classifier import timm_classifier, timm_weights
+from s2snet.models.torchvision_classifier import torchvision_classifier, torchvision_weights
+from s2snet.models.vgg16 import transplant_vgg16
 
 CLASSIFIERS = {
     "small_cnn": SmallCNN,
@@ -21,15 +27,22 @@ CLASSIFIERS = {
     "resnet32": resnet32,
     "resnet44": resnet44,
     "resnet56": resnet56,
+    "torchvision": torchvision_classifier,
+    "timm": timm_classifier,
+    "custom": custom,
 }
+# Whose weights have names of their own: (arch, name) -> where they are and the input they are for.
+ENTRIES = {"torchvision": torchvision_weights, "timm": timm_weights}
 AUTOENCODERS = {"segnet": SegNet, "segnet_small": segnet_small}
 MODULES = CLASSIFIERS | AUTOENCODERS
 
 __all__ = [
     "AUTOENCODERS",
     "CLASSIFIERS",
+    "ENTRIES",
     "MODULES",
     "Defended",
+    "Entry",
     "Identity",
     "SegNet",
     "SmallCNN",
@@ -38,6 +51,9 @@ __all__ = [
     "load_authors",
     "load_published",
     "segnet_small",
+    "timm_weights",
+    "torchvision_weights",
+    "transplant_vgg16",
 ]
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -72,22 +71,3 @@ def _of(blocks: int):
 
 
 resnet20, resnet32, resnet44, resnet56 = (_of(blocks) for blocks in (3, 5, 7, 9))
-
-
-def load_published(module: nn.Module, state: dict) -> None:
-    """Loads a published state dict into a module of this project; its normalisation stays the module's own.
-
-    Takes the dict itself or one under `state_dict`, with or without the prefix `module.`. ValueError unless every
-    tensor of the module is there in its shape and none is left over.
-    """
-    given = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
-    own = {key: value for key, value in module.state_dict().items() if not key.startswith("normalisation.")}
-    wrong = [f"{key} missing" for key in own if key not in given and not key.endswith("num_batches_tracked")]
-    wrong += [f"{key} left over" for key in given if key not in own]
-    wrong += [f"{key} of another shape" for key in own if key in given and given[key].shape != own[key].shape]
-    if wrong:
-        raise ValueError(f"{len(wrong)} tensors do not fit: {', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}")
-    with torch.no_grad():
-        for key, value in own.items():
-            if key in given:
-                value.copy_(given[key])

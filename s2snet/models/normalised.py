@@ -28,3 +28,15 @@ class Normalisation(nn.Module):
 
     def undo(self, x: Tensor) -> Tensor:
         return x * self.std + self.mean
+
+
+class Normalised(nn.Module):
+    """Images [B, C, H, W] in [0, 1] -> what `network`, which expects them normalised, answers."""
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], channels: int):
+        super().__init__()
+        self.normalisation = Normalisation(mean, std, channels)
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(self.normalisation(images))

@@ -7,11 +7,11 @@ so their state dicts load key by key (`load_authors`). Widths and depths scale d
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from s2snet.models.normalised import Normalisation
+from s2snet.models.published import fill
 
 UNPOOLINGS = ("indices", "nearest", "learned")
 
@@ -227,18 +227,10 @@ def load_authors(segnet: SegNet, state: dict) -> Loaded:
         for key, tensor in segnet.state_dict().items()
         if key.startswith(("encoder.", "decoder."))
     }
-    needed = [key for key in own if not key.endswith("num_batches_tracked")]
-    missing = [key for key in needed if key not in given]
-    reshaped = [key for key in own if key in given and given[key].shape != own[key].shape]
-    if missing or reshaped:
-        raise ValueError(
-            f"not the weights of this SegNet: {len(needed) - len(missing) - len(reshaped)} of {len(needed)} "
-            f"tensors match; missing: {_some(missing)}; of another shape: {_some(reshaped)}"
-        )
-    with torch.no_grad():
-        for key, tensor in own.items():
-            if key in given:
-                tensor.copy_(given[key])
+    try:
+        fill(own, given, left_over_allowed=True)
+    except ValueError as error:
+        raise ValueError(f"not the weights of this SegNet: {error}") from None
     return Loaded(sum(key in given for key in own), tuple(key for key in given if key not in own))
 
 
@@ -246,7 +238,3 @@ def _flat_name(key: str | bytes) -> str:
     """The key after the last wrapper's prefix; the layers' own names are unique without it."""
     key = key.decode() if isinstance(key, bytes) else key
     return key[max((key.rfind(prefix) + len(prefix) for prefix in _PREFIXES if prefix in key), default=0) :]
-
-
-def _some(keys: list[str]) -> str:
-    return (", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")) or "none"

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
 
-from s2snet import data, models, runs, weights
+from s2snet import data, models, networks, runs, weights
 from s2snet.models.suits import suits
 from s2snet.training.adversarial import TrainAdversarial
 from s2snet.training.autoencoder import TrainAutoencoder
@@ -63,10 +63,10 @@ def train(settings, config_yaml: str, command: str) -> Path:
         callbacks += [best, EarlyStopping(recipe["early_stopping"], patience=recipe["patience"], mode=best.mode)]
     if trainer.progress:
         callbacks.append(RichProgressBar())
-    say(f"stage {settings.stage}: {stage.trained.config['name']} on {len(splits.train)} images -> {folder}")
     skipped = Skipped(folder)
     splits.validation = skipped.without(splits.validation, "validation")
     batches = Batches(splits, recipe, settings.seed, trainer.workers, skipped.note)
+    say(f"stage {settings.stage}: {runs.network_name(stage.trained.config)} on {len(splits.train)} images -> {folder}")
     lightning = pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,
@@ -151,16 +151,19 @@ def _build(settings, shelf: runs.Shelf, say) -> tuple[Stage, dict[str, Any]]:
     if settings.stage == "classifier":
         if settings.published:
             raise ValueError(
-                f"classifier.weights={settings.published}: published weights, nothing to train; "
-                "classifier.weights=null trains the network anew"
+                f"classifier.weights={settings.published}: nothing to train; classifier.weights=null trains the network"
             )
-        return TrainClassifier(models.build(**settings.classifier), recipe, seed), {}
+        return TrainClassifier(networks.build_classifier(settings), recipe, seed), {}
     if settings.stage == "adversarial":
-        return TrainAdversarial(models.build(**settings.classifier), recipe, seed), {}
+        return TrainAdversarial(networks.build_classifier(settings), recipe, seed), {}
     if settings.stage == "1":
-        return TrainAutoencoder(models.build(**settings.autoencoder), recipe, seed), {}
-    autoencoder = _part(settings, shelf, "autoencoder", settings.from_autoencoder, say)
-    classifier = _part(settings, shelf, "classifier", settings.from_classifier, say)
+        autoencoder = models.build(**settings.autoencoder)
+        if settings.from_vgg16:
+            count = networks.begin_with_vgg16(autoencoder, settings)
+            say(f"encoder: {count} tensors of the VGG16 {settings.from_vgg16}")
+        return TrainAutoencoder(autoencoder, recipe, seed), {}
+    autoencoder = _autoencoder(settings, shelf, say)
+    classifier = _classifier(settings, shelf, say)
     facts = {
         "autoencoder": autoencoder.header["fingerprint"],
         "classifier": classifier.header["fingerprint"],
@@ -168,33 +171,56 @@ def _build(settings, shelf: runs.Shelf, say) -> tuple[Stage, dict[str, Any]]:
     return FinetuneDecoder(autoencoder, classifier, recipe, seed), facts
 
 
-def _part(settings, shelf: runs.Shelf, kind: str, given: str | None, say) -> nn.Module:
-    """The weights that stage 2 stands on: those given, or those that the earlier stage left."""
-    earlier = {"autoencoder": "1", "classifier": "classifier"}[kind]
-    path = Path(given) if given else shelf.path(kind, settings.classifier, settings.autoencoder)
-    if kind == "classifier" and settings.published and not given:
-        part = weights.load_published(settings.published, settings.data["size"], **settings.classifier)
-        say(f"classifier: {settings.published} (published, fingerprint {part.header['fingerprint'][:12]})")
-        return part
+def _autoencoder(settings, shelf: runs.Shelf, say) -> nn.Module:
+    """The autoencoder that stage 2 stands on: the file given, or what stage=1 left."""
+    given = settings.from_autoencoder
+    path = Path(given) if given else shelf.path("autoencoder", settings.classifier, settings.autoencoder)
     if not path.is_file():
-        needs = f"stage 2 needs the weights of stage={earlier}; none at {path}"
-        wanted = f"from_{kind}={given}: no such file" if given else needs
-        raise ValueError(f"{wanted}. Run `python train.py stage={earlier}` first, or give from_{kind}=FILE")
-    part = weights.load(path)
+        raise _missing("autoencoder", given, path)
+    return _taken("autoencoder", networks.load_autoencoder(path, settings), str(path), settings, say)
+
+
+def _classifier(settings, shelf: runs.Shelf, say) -> nn.Module:
+    """The classifier that stage 2 stands on: the file given, or the one that the settings name."""
+    given = settings.from_classifier
+    if given:
+        if not Path(given).is_file():
+            raise _missing("classifier", given, Path(given))
+        found, source = weights.load(given, trusted=settings.classifier.get("target")), given
+    else:
+        try:
+            found, source = networks.find_classifier(settings, shelf, lambda text: say(f"note: {text}"))
+        except FileNotFoundError:
+            path = shelf.path("classifier", settings.classifier, settings.autoencoder)
+            raise _missing("classifier", None, path, networks.weights_hint(settings.classifier)) from None
+    return _taken("classifier", found, source, settings, say)
+
+
+def _missing(kind: str, given: str | None, path: Path, hint: str = "") -> ValueError:
+    earlier = {"autoencoder": "1", "classifier": "classifier"}[kind]
+    needs = f"stage 2 needs the weights of stage={earlier}; none at {path}"
+    wanted = f"from_{kind}={given}: no such file" if given else needs
+    return ValueError(f"{wanted}. Run `python train.py stage={earlier}` first, or give from_{kind}=FILE{hint}")
+
+
+def _taken(kind: str, part: nn.Module, source: str, settings, say) -> nn.Module:
+    """The part itself, said which; ValueError for one of another kind or of other settings than those asked for."""
+    stage = part.header["stage"]
     known = models.AUTOENCODERS if kind == "autoencoder" else models.CLASSIFIERS
     if part.config["name"] not in known:
         raise ValueError(
-            f"{path}: holds a {part.config['name']}; stage 2 needs {kind} weights there ({', '.join(known)})"
+            f"{source}: holds a {part.config['name']}; stage 2 needs {kind} weights there ({', '.join(known)})"
         )
-    if not given:
+    earlier = {"autoencoder": "1", "classifier": "classifier"}[kind]
+    if not getattr(settings, f"from_{kind}") and stage == earlier:
         asked, has = models.build(**getattr(settings, kind)).config, part.config
         differ = [f"{key}={has.get(key)}, not {asked[key]}" for key in asked if has.get(key) != asked[key]]
         if differ:
             raise ValueError(
-                f"{path}: has {'; '.join(differ)} as asked. Train stage={earlier} with these settings, or give "
-                f"from_{kind}={path} to take it as it is"
+                f"{source}: has {'; '.join(differ)} as asked. Train stage={earlier} with these settings, or give "
+                f"from_{kind}={source} to take it as it is"
             )
-    say(f"{kind}: {path} (stage {part.header['stage']}, fingerprint {part.header['fingerprint'][:12]})")
+    say(f"{kind}: {source} (stage {stage}, fingerprint {part.header['fingerprint'][:12]})")
     return part
 
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 
 import pytest
+import torch
 from tiny import TINY, run_script
 from trees import plant
 
@@ -16,7 +17,7 @@ from s2snet.models import build
 
 TRAIN_KEYS = (
     "stage, seed, data, classifier, autoencoder, recipes, trainer, logger, data_root, runs, output, "
-    "from_classifier, from_autoencoder, ckpt_path, overwrite, debug"
+    "from_classifier, from_autoencoder, from_vgg16, ckpt_path, overwrite, debug"
 )
 AE = "runs/digits/autoencoder-segnet_small"
 PHOTOS = "data=imagefolder data.root=photos"
@@ -95,6 +96,29 @@ TABLE = [  # (script, words, the line; ... stands for anything)
      "text.safetensors: truncated or not a .safetensors file (...)"),
     ("train", "stage=1 output=finished",
      "finished holds a finished run: overwrite=true trains again, output=FOLDER elsewhere"),
+    ("train", "stage=classifier classifier=torchvision classifier.arch=resnet5 data.channels=3",
+     "classifier.arch=resnet5 (did you mean 'resnet50'?): allowed are alexnet, ..."),
+    ("train", "stage=classifier classifier=torchvision", "classifier.arch=None: allowed are alexnet, ..."),
+    ("train", "stage=classifier classifier=torchvision classifier.arch=alexnet",
+     "classifier.channels=1: alexnet takes 3 (data.channels=3 repeats grey)"),
+    ("train", "stage=classifier classifier=torchvision classifier.arch=alexnet data.channels=3",
+     "alexnet on images of 3 x 16 x 16: ..."),
+    ("train", "stage=classifier classifier=squeezenet1_1 data.channels=3",
+     "classifier.weights=IMAGENET1K_V1: nothing to train; classifier.weights=null trains the network"),
+    ("train", "stage=classifier classifier=custom", "classifier.target=None: write my_package.my_module:function"),
+    ("train", "stage=classifier classifier=custom classifier.target=nowhere.nets:build",
+     "classifier.target=nowhere.nets:build: no module nowhere here or among the installed"),
+    ("train", "stage=classifier classifier=custom classifier.target=torch.nn:Linearr",
+     "classifier.target=torch.nn:Linearr (did you mean 'Linear'?): torch.nn has no function 'Linearr'"),
+    ("train", "stage=classifier classifier=custom classifier.target=torch.nn:Flatten",
+     "torch.nn.Flatten on images of 1 x 16 x 16: torch.nn:Flatten answers 2 images with (2, 256) in eval mode; "
+     "wanted are logits (2, 10)"),
+    ("train", "from_vgg16=IMAGENET1K_V2",
+     "from_vgg16=IMAGENET1K_V2 (did you mean 'IMAGENET1K_V1'?): no such file, and vgg16 has IMAGENET1K_V1, ..."),
+    ("train", "from_vgg16=state.pth",
+     "state.pth: VGG16 does not go into this encoder: 0 of 4 tensors fit; missing: conv11.weight, ..."),
+    ("train", "stage=2 from_autoencoder=state.pth",
+     "state.pth: not the weights of this SegNet: 0 of 26 tensors fit; missing: conv11.weight, ..."),
     ("train", "logger=wand", "logger=wand (did you mean 'wandb'?): allowed are csv, wandb"),
     ("train", "logger.name=tensorboard", "logger.name=tensorboard: allowed are csv, wandb"),
     ("train", "trainer=tpu", "trainer=tpu...: allowed are auto, ddp_cpu, gpu"),
@@ -128,6 +152,14 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("evaluate", "runs=kept defence=[s2snet]", "s2snet: no weights at kept/digits/s2snet-segnet_small-small_cnn/..."),
     ("evaluate", "runs=kept defence=[none] defence.none.classifier=truncated.safetensors",
      "truncated.safetensors: truncated or not a .safetensors file (...)"),
+    ("evaluate", "defence=[none] classifier.weights=state.pth",
+     "state.pth: not the weights of this small_cnn: 0 of 14 tensors fit; missing: features.0.weight, ..."),
+    ("evaluate", "defence=[none] classifier.weights=nowhere.pth",
+     "classifier.weights=nowhere.pth: no such file; point data_root (S2SNET_DATA) to the folder that has it, or ..."),
+    ("evaluate", "defence=[none] classifier=torchvision classifier.arch=resnet18 classifier.weights=DEFAUL",
+     "classifier.weights=DEFAUL (did you mean 'DEFAULT'?): no such file, and resnet18 has IMAGENET1K_V1, DEFAULT"),
+    ("evaluate", "runs=kept defence=[s2snet] defence.s2snet.purifier=state.pth",
+     "state.pth: not the weights of this SegNet: ..."),
     ("evaluate", "weights=nowhere", "weights=nowhere: no such folder"),
     ("evaluate", f"{PHOTOS} data.labels=none",
      "data=imagefolder has no labels (data.labels=none): an evaluation needs them"),
@@ -181,6 +213,7 @@ def prepared(tmp_path_factory):
     (folder / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])
     (folder / "text.safetensors").write_text("no weights")
     plant(folder / "photos", [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(6)])
+    torch.save({"fc.weight": torch.zeros(3)}, folder / "state.pth")
     (folder / "finished").mkdir()
     (folder / "finished/weights.safetensors").write_bytes(whole)
     return folder
@@ -202,14 +235,18 @@ def is_the_line(line: str, expected: str) -> bool:
     return re.fullmatch(re.escape("error: " + expected).replace(re.escape("..."), ".*"), line) is not None
 
 
+def stands_in(word: str, tiny: str) -> bool:
+    """Whether a word of the command sets what a word of TINY would, or chooses another classifier to set it for."""
+    another = tiny.startswith("classifier.") and word.startswith("classifier=")
+    return another or word.startswith(tiny.partition("=")[0])
+
+
 @pytest.mark.parametrize("script, words, expected", TABLE, ids=[f"{script} {words}" for script, words, _ in TABLE])
 def test_bad_input_is_one_line(script, words, expected, prepared, tmp_path, monkeypatch, capfd):
-    import torch
-
     if "gpu" in words and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
-    given = [word for word in TINY if not any(other.startswith(word.partition("=")[0]) for other in words.split())]
+    given = [word for word in TINY if not any(stands_in(other, word) for other in words.split())]
     code, out, err = call(script, [*words.split(), *given], monkeypatch, capfd)
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 1

@@ -10,7 +10,7 @@ from s2snet.models.folded import folded
 SMALL = {"segnet": {"channels": 1, "widths": [2, 4], "convs": [1, 1], "mean": [0.5], "std": [0.5]}}
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in ("torchvision", "timm", "custom")])
 def test_the_copy_answers_alike_and_leaves_the_original(name):
     torch.manual_seed(0)
     module = build(name, **SMALL.get(name, {}))

@@ -202,7 +202,7 @@ def test_one_unfit_tensor_fails_with_a_count_and_loads_nothing(spoil):
         del state["decoder.bn32d.running_var"]
     else:
         state["decoder.bn32d.running_var"] = torch.ones(7)
-    with pytest.raises(ValueError, match=r"157 of 158 tensors match; .*bn32d.running_var") as error:
+    with pytest.raises(ValueError, match=r"157 of 158 tensors fit; .*bn32d.running_var") as error:
         load_authors(own, state)
     assert "\n" not in str(error.value)
     assert all(torch.equal(tensor, before[key]) for key, tensor in authors(own).items())

@@ -1,0 +1,78 @@
+"""A user's own classifier: what `package.module:function` builds, held to what a classifier is here."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from s2snet.choices import nearest
+
+
+class Custom(nn.Module):
+    """Images [B, C, H, W] in [0, 1] -> logits [B, classes] of somebody else's `network`, normalisation its own.
+
+    ValueError, in eval and in training mode, where it answers with anything else. A fingerprint covers target, options
+    and tensors; what the network's code does beyond them it cannot see: changed code wants a new target or option.
+    """
+
+    def __init__(self, network: nn.Module, target: str, classes: int):
+        super().__init__()
+        self.network, self.target, self.classes = network, target, classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if shape != (len(images), self.classes):
+            mode = "training" if self.training else "eval"
+            raise ValueError(
+                f"{self.target} answers {len(images)} images with {shape} in {mode} mode; "
+                f"wanted are logits {(len(images), self.classes)}"
+            )
+        return logits
+
+
+def custom(target: str, options: Mapping[str, Any] | None = None, classes: int = 10) -> Custom:
+    """Imports the target (also from the working folder), calls it with the options and takes the module it returns.
+
+    This runs the target's code. ValueError, in one line, where there is no such module or function, where it fails,
+    and for what is no module or does not go into eval mode.
+    """
+    function = _imported(target)
+    try:
+        network = function(**(options or {}))
+    except Exception as error:
+        raise ValueError(f"classifier.target={target}: the call failed ({_line(error)})") from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"classifier.target={target}: returned {type(network).__name__}, not a torch.nn.Module")
+    network.eval()
+    if network.training:
+        raise ValueError(f"classifier.target={target}: its module stays in training mode after .eval()")
+    return Custom(network.train(), target, classes)
+
+
+def _imported(target: str) -> Callable[..., Any]:
+    module, colon, name = str(target).partition(":")
+    if not colon or not all(part.isidentifier() for part in [*module.split("."), name]):
+        raise ValueError(f"classifier.target={target}: write my_package.my_module:function")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last, so that no file there stands in for an installed package
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise ValueError(f"classifier.target={target}: {module} cannot be imported ({_line(error)})") from error
+        raise ValueError(f"classifier.target={target}: no module {error.name} here or among the installed") from None
+    except Exception as error:
+        raise ValueError(f"classifier.target={target}: {module} cannot be imported ({_line(error)})") from error
+    function = getattr(found, name, None)
+    if not callable(function):
+        public = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
+        raise ValueError(f"classifier.target={target}{nearest(name, public)}: {module} has no function {name!r}")
+    return function
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

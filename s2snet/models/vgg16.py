@@ -1,0 +1,36 @@
+"""VGG16's convolutions as the start of a SegNet's encoder, which is VGG16 up to its BatchNorm (papers of 2018)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from s2snet.models.published import fill
+from s2snet.models.segnet import SegNet
+
+# Place of each convolution in torchvision's vgg16().features, and its name in the encoder.
+LAYERS = {
+    0: "conv11", 2: "conv12",
+    5: "conv21", 7: "conv22",
+    10: "conv31", 12: "conv32", 14: "conv33",
+    17: "conv41", 19: "conv42", 21: "conv43",
+    24: "conv51", 26: "conv52", 28: "conv53",
+}  # fmt: skip
+
+
+def transplant_vgg16(segnet: SegNet, state: Mapping[str, Any]) -> int:
+    """Copies a torchvision VGG16's 13 convolutions, weights and biases, into the encoder; returns the count, 26.
+
+    BatchNorm and decoder stay as they are. ValueError, in one line and with nothing copied, unless all 26 tensors
+    are there and the encoder has exactly these layers (widths 64, 128, 256, 512, 512; 3 channels).
+    """
+    own = {key: value for key, value in segnet.encoder.state_dict().items() if key.startswith("conv")}
+    given = {
+        f"{name}.{kind}": state[f"features.{place}.{kind}"]
+        for place, name in LAYERS.items()
+        for kind in ("weight", "bias")
+        if f"features.{place}.{kind}" in state
+    }
+    try:
+        fill(own, given)
+    except ValueError as error:
+        raise ValueError(f"VGG16 does not go into this encoder: {error}") from None
+    return len(own)

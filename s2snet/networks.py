@@ -1,0 +1,150 @@
+"""The networks that the settings of a command name: the one place where training and evaluation ask for them.
+
+A classifier is what stage=classifier trained, published weights, a user's own as it was built, or untrained.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from s2snet import models, runs, weights
+
+RANDOM = "random"  # the word for untrained weights
+_AUTHORS = (".pth", ".pt", ".th")  # of files that hold an autoencoder's state dict as its authors release it
+
+
+def build_classifier(settings) -> nn.Module:
+    """The untrained classifier of the settings, in training mode; ValueError where it does not take the data's images.
+
+    Untrained but for a user's own, which is what its target returns.
+    """
+    module = models.build(**settings.classifier)
+    _answers(module, settings)
+    return module.train()
+
+
+def find_classifier(settings, shelf: runs.Shelf, note: Callable[[str], None]) -> tuple[nn.Module, str]:
+    """(the classifier of the settings in eval mode with its `.header`, where it comes from).
+
+    `classifier.weights` decides: `random` (untrained, the same for every command), a file, or the name of a weights
+    entry; null takes what stage=classifier left on the shelf, and for a user's own else the module as it is built.
+    `note` is told what a reader of the results must know. FileNotFoundError, in one line, where nothing was trained;
+    ValueError for what cannot be used.
+    """
+    config, wanted = settings.classifier, settings.published
+    path = shelf.path("classifier", config, settings.autoencoder)
+    if wanted is None and path.is_file():
+        return weights.load(path, trusted=config.get("target")), str(path)
+    if wanted is None and config["name"] == "custom":
+        return _as_built(settings, "built"), f"{config['target']} as it is built"
+    if wanted is None:
+        made = f"no weights at {path}; `python train.py stage=classifier` makes them"
+        raise FileNotFoundError(f"{made}{weights_hint(config)}")
+    if wanted == RANDOM:
+        name = runs.network_name(config)
+        note(f"{name} is untrained (classifier.weights=random): only speed and memory mean anything")
+        return _as_built(settings, RANDOM), RANDOM
+    return _published(settings, wanted, note)
+
+
+def _as_built(settings, stage: str) -> nn.Module:
+    """The classifier as `models.build` makes it, with the same random weights, if any, in every process."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = models.build(**settings.classifier)
+    _answers(module, settings)
+    return weights.with_header(module, stage, settings.data["channels"], settings.data["size"])
+
+
+def _published(settings, wanted: str, note: Callable[[str], None]) -> tuple[nn.Module, str]:
+    config, size, channels = dict(settings.classifier), settings.data["size"], settings.data["channels"]
+    path = _file(wanted, settings.data_root)
+    if path is None and config["name"] in models.ENTRIES:
+        entry = models.ENTRIES[config["name"]](config["arch"], wanted)
+        path = download(entry, settings.data_root)
+        config |= {"mean": list(entry.mean), "std": list(entry.std)}
+        if entry.size != size:
+            note(f"{wanted} of {config['arch']} is for images of {entry.size} pixels; data.size={size}")
+    if path is None:
+        hint = "; point data_root (S2SNET_DATA) to the folder that has it, or take classifier.weights=null"
+        raise ValueError(f"classifier.weights={wanted}: no such file{hint}")
+    module = weights.load_published(path, **config)
+    _answers(module, settings)
+    return weights.with_header(module, "published", channels, size), str(path)
+
+
+def begin_with_vgg16(autoencoder: nn.Module, settings) -> int:
+    """Puts the VGG16 of `from_vgg16`, a file or an entry of torchvision, into the encoder; returns how many tensors."""
+    wanted = settings.from_vgg16
+    path = _file(wanted, settings.data_root)
+    path = path or download(models.torchvision_weights("vgg16", wanted, "from_vgg16"), settings.data_root)
+    state = weights.read_tensors(path)
+    try:
+        return models.transplant_vgg16(autoencoder, state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def load_autoencoder(path: Path, settings) -> nn.Module:
+    """The autoencoder of a weights file; of a .pth, .pt or .th file: the authors' state dict in the settings' one.
+
+    In eval mode with its `.header`. ValueError, in one line, for what cannot be loaded.
+    """
+    if path.suffix not in _AUTHORS:
+        return weights.load(path)
+    module = models.build(**settings.autoencoder)
+    if not isinstance(module, models.SegNet):
+        raise ValueError(f"{path}: a state dict for a SegNet; autoencoder={settings.autoencoder['name']} is none")
+    state = weights.read_tensors(path)
+    try:
+        models.load_authors(module, state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return weights.with_header(module, "published", settings.data["channels"], settings.data["size"])
+
+
+def download(entry: models.Entry, data_root: str | None) -> Path:
+    """The entry's file below DATA_ROOT/weights, downloaded where it is not there. ValueError, in one line, else."""
+    folder = _root(data_root) / "weights"
+    path = folder / entry.file
+    if not path.is_file():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(entry.url, str(path), entry.hash_prefix, progress=False)
+        except (OSError, RuntimeError) as error:  # no connection, no such page, no room; not the hash it should have
+            raise ValueError(
+                f"{entry.file} is not in {folder} and could not be downloaded ({' '.join(str(error).split())[:120]}); "
+                f"put it there by hand ({entry.url})"
+            ) from None
+    return path
+
+
+def _file(wanted: str, data_root: str | None) -> Path | None:
+    """The file of that name, from here or in DATA_ROOT/weights."""
+    places = (Path(wanted), _root(data_root) / "weights" / wanted)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _root(data_root: str | None) -> Path:
+    return Path(data_root) if data_root is not None else Path.home() / ".cache" / "s2snet"
+
+
+def weights_hint(config: dict[str, Any]) -> str:
+    """The end of a sentence: what else than training gives a classifier its weights."""
+    named = ", the name of an entry such as DEFAULT" if config["name"] == "torchvision" else ""
+    named = ", `pretrained`" if config["name"] == "timm" else named
+    return f", or give classifier.weights=FILE{named}, or `random` for an untrained one"
+
+
+def _answers(module: nn.Module, settings) -> None:
+    """ValueError, in one line, where the classifier, put into eval mode, fails on images of the data's size."""
+    channels, size = settings.data["channels"], settings.data["size"]
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros(2, channels, size, size))
+    except Exception as error:  # whatever a network raises on images that it is not made for
+        what = f"{runs.network_name(settings.classifier)} on images of {channels} x {size} x {size}"
+        raise ValueError(f"{what}: {' '.join(str(error).split())[:200]}") from error
