@@ -6,7 +6,7 @@ import torch
 from s2snet import data
 from s2snet.training.loaders import Augmented, Batches, EpochSampler, ResumableLoader, derived_seed
 
-RECIPE = {"batch_size": 100, "shift": 2}
+RECIPE = {"batch_size": 100, "shift": 2, "accumulate": 1}
 
 
 @pytest.fixture(scope="module")
