@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,12 +54,12 @@ class Codes:
         packed = packed.to(index.device)
         shape, kind = self.like.bottleneck.shape[1:], self.like.bottleneck.dtype
         end = shape.numel() * kind.itemsize
-        bottleneck = packed[:, :end].contiguous().view(kind).unflatten(1, shape)
+        bottleneck = from_bytes(packed[:, :end], kind).unflatten(1, shape)
         # Kernels, and with them last bits, differ by the memory format.
         if self.like.bottleneck.is_contiguous(memory_format=torch.channels_last):
             bottleneck = bottleneck.contiguous(memory_format=torch.channels_last)
         code = Code(bottleneck, unpack(packed[:, end:-8], self.like), self.like.sizes)
-        return code, packed[:, -8:].contiguous().view(torch.int64)[:, 0]
+        return code, from_bytes(packed[:, -8:], torch.int64)[:, 0]
 
     def _fits(self) -> None:
         needed = self.count * self.size * self.processes
@@ -75,7 +76,8 @@ class Codes:
                 f"time(s), take {needed / 1e9:.1f} GB; {where} {there / 1e9:.1f} GB; cache=none keeps none"
             )
         if self.folder is not None:
-            self.file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115  as long as this object
+            self.file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115  open as long as this object
+            weakref.finalize(self, self.file.close)
 
     def _write(self, start: int, row: Tensor) -> None:
         # Not mapped into memory: on a full disk that would end the process by a signal, without a word.
@@ -94,6 +96,11 @@ class Codes:
 def as_bytes(tensor: Tensor) -> Tensor:
     """A tensor [B, ...] as bytes [B, N], in row-major order."""
     return tensor.flatten(1).contiguous().view(torch.uint8)
+
+
+def from_bytes(packed: Tensor, kind: torch.dtype) -> Tensor:
+    """The numbers [B, N] that `as_bytes` made these bytes of."""
+    return packed.clone(memory_format=torch.contiguous_format).view(kind)  # a copy lies where such numbers may lie
 
 
 def pack(code: Code) -> Tensor:
