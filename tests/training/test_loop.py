@@ -75,17 +75,32 @@ def test_early_stopping_keeps_the_best():
     assert any(not torch.equal(state[key], last["state_dict"][f"trained.{key}"]) for key in state)
 
 
-def test_two_processes_train_together():
-    """The launcher starts the script again for the second rank; both see one folder, one of them writes."""
+def test_two_processes_train_as_one():
+    """The launcher starts the script again for the second rank; both see one folder, one of them writes.
+
+    Without BatchNorm's statistics, which see a rank's own batch, curve and weights are those of one process whose
+    batch is as large as the two. Plain SGD, in whose steps rounding stays small.
+    """
     words = [word for word in TINY if not word.startswith("trainer.accelerator")]
-    recipe = ["recipes.stage1.epochs=1", "recipes.stage1.batch_size=128"]
-    done = run_script("train", "stage=1", "trainer=ddp_cpu", "trainer.devices=2", "output=run", *words, *recipe)
+    options = {"epochs": 3, "optimiser": "sgd", "lr": 0.3, "batch_norm": "eval", "shift": 2}
+    recipe = [f"recipes.stage1.{key}={value}" for key, value in options.items()]
+    words = ["stage=1", *words, *recipe]
+    alone = weights.load(train(*words, "output=alone", "recipes.stage1.batch_size=256")).state_dict()
+    words += ["trainer=ddp_cpu", "trainer.devices=2", "recipes.stage1.batch_size=128"]
+    done = run_script("train", "output=run", *words)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     header = weights.load("run/weights.safetensors").header
     assert header["metrics"]["loss"] > 0
     state = torch.load("run/checkpoints/last.ckpt", weights_only=True)
-    assert state["global_step"] == 5  # of 2 x 128 images: what one process does with batches of 256
+    assert state["global_step"] == 15  # of 2 x 128 images: what one process does with batches of 256
+    curves = []
+    for folder in ("alone", "run"):
+        with open(f"{folder}/metrics.csv") as file:
+            curves.append([float(line["loss"]) for line in csv.DictReader(file) if line["loss"]])
+    assert len(curves[0]) == 3
+    assert curves[1] == pytest.approx(curves[0], abs=1e-5)
+    torch.testing.assert_close(weights.load("run/weights.safetensors").state_dict(), alone, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("missing, stage", [("autoencoder", "1"), ("classifier", "classifier")])
