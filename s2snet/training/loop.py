@@ -54,7 +54,8 @@ def train(settings, config_yaml: str, command: str) -> Path:
     batches = Batches(splits, recipe, settings.seed, trainer.workers)
     steps = batches.steps(trainer.devices * trainer.num_nodes)
     if recipe["warmup"] >= recipe["epochs"] * steps:
-        raise ValueError(f"warmup={recipe['warmup']}: the run has {recipe['epochs'] * steps} optimiser steps; fewer")
+        there = recipe["epochs"] * steps
+        raise ValueError(f"warmup={recipe['warmup']}: the run has {there} optimiser steps; at most {there - 1}")
     sync_batchnorm = synchronise_batch_norm(trainer, recipe)
     if is_first():
         if checkpoint is None:  # what an earlier run left must not pass for this one's, should it be interrupted

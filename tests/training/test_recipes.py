@@ -72,7 +72,7 @@ def test_a_run_warms_up(tmp_path):
     assert state["lr_schedulers"][0]["_last_lr"] == [0.3]
     lower = stage1(tmp_path / "lower", **{**options, "lr": 0.15, "epochs": 1})
     first = tmp_path / "first"
-    with pytest.raises(ValueError, match=r"warmup=1: the run has 1 optimiser steps; fewer"):
+    with pytest.raises(ValueError, match=r"warmup=1: the run has 1 optimiser steps; at most 0"):
         stage1(first, **{**options, "warmup": 1, "epochs": 1})
     assert not first.exists()
     assert lower
