@@ -20,7 +20,7 @@ def _evaluate(config: DictConfig) -> None:
         from rich.console import Console
 
         from s2snet.evaluation.from_settings import evaluate
-        from s2snet.evaluation.ranks import is_first
+        from s2snet.rank_zero import is_first
         from s2snet.report.page import write_report
         from s2snet.report.terminal import summary
 

@@ -14,6 +14,7 @@ from s2snet.choices import choose, nearest
 from s2snet.cli.conf_dir import conf_dir
 from s2snet.cli.messages import BadInput
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 STAGES = ("classifier", "1", "2", "adversarial")
 
 # What each stage measures on the validation images, and can stop early by.
@@ -37,6 +38,10 @@ class Recipe:
     weight_decay: float = 0.0
     schedule: str = "poly"
     clip: float | None = None
+    accumulate: int = 1
+    warmup: int = 0
+    ema: float | None = None
+    batch_norm: str = "train"
     shift: int = 0
     flip: bool = False
     scale: Any = None
@@ -59,6 +64,7 @@ class Stage1Recipe(Recipe):
 class Stage2Recipe(Recipe):
     labels: str = "truth"
     reconstruction_weight: float = 0.0
+    cache: str = "none"
 
 
 @dataclass
@@ -82,6 +88,8 @@ class TrainerSettings:
     num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
+    compile: bool = False
+    sync_batchnorm: str = "auto"
     workers: int = 0
     progress: bool = True
 
@@ -185,16 +193,35 @@ def train_settings(config: DictConfig) -> TrainSettings:
     choose("recipe's schedule", recipe["schedule"], ("constant", "cosine", "poly"))
     if settings.stage == "2":
         choose("recipes.stage2.labels", recipe["labels"], ("truth", "classifier"))
-    for key in ("epochs", "batch_size", "patience", "save_every"):
-        if recipe[key] is not None and recipe[key] < 1:
-            raise BadInput(f"{key}={recipe[key]} in the recipe of stage {settings.stage}: at least 1")
+        choose("recipes.stage2.cache", recipe["cache"], ("none", "memory", "disk"))
+        _same_image_each_epoch(recipe)
     for chosen in vars(settings.recipes).values():
         _crop(chosen.scale)
+    choose("recipe's batch_norm", recipe["batch_norm"], ("train", "eval"))
+    least = {"epochs": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "patience": 1, "save_every": 1}
+    for key, value in least.items():
+        if recipe[key] is not None and recipe[key] < value:
+            raise BadInput(f"{key}={recipe[key]} in the recipe of stage {settings.stage}: at least {value}")
+    if recipe["ema"] is not None and not 0 < recipe["ema"] < 1:
+        raise BadInput(f"ema={recipe['ema']} in the recipe of stage {settings.stage}: above 0 and below 1, or null")
+    choose("trainer.precision", settings.trainer.precision, PRECISIONS)
+    settings.trainer.sync_batchnorm = settings.trainer.sync_batchnorm.lower()  # YAML's true and false arrive as words
+    choose("trainer.sync_batchnorm", settings.trainer.sync_batchnorm, ("auto", "true", "false"))
     if recipe["early_stopping"] is not None:
         choose("recipe's early_stopping", recipe["early_stopping"], MEASURED[settings.stage])
     choose("logger.name", settings.logger.name, ("csv", "wandb"))
     settings.recipes.adversarial.eps = radius("recipes.adversarial.eps", settings.recipes.adversarial.eps, "linf")
     return settings
+
+
+def _same_image_each_epoch(recipe: dict[str, Any]) -> None:
+    """BadInput where codes are to be kept and augmentation would make other images of the same ones."""
+    moved = [f"recipes.stage2.{key}={recipe[key]}" for key in ("shift", "flip", "scale") if recipe.get(key)]
+    if recipe["cache"] != "none" and moved:
+        raise BadInput(
+            f"recipes.stage2.cache={recipe['cache']}: codes can be kept of images that stay as they are; "
+            f"{', '.join(moved)} must be off"
+        )
 
 
 def evaluate_settings(config: DictConfig) -> EvaluateSettings:
@@ -218,7 +245,7 @@ def evaluate_settings(config: DictConfig) -> EvaluateSettings:
     settings.adversarial = [] if files is None else [str(f) for f in (files if isinstance(files, list) else [files])]
     if settings.keep is not None:
         choose("keep", settings.keep, ("all", "sample", "none"))
-    choose("trainer.precision", settings.trainer.precision, ("32-true", "bf16-mixed", "16-mixed"))
+    choose("trainer.precision", settings.trainer.precision, PRECISIONS)
     for label, threat in settings.threat.items():
         for name, least in (("draws", 1), ("fit_steps", 1), ("temperature", 0), ("smoothing", 0)):
             value = getattr(threat, name)

@@ -10,7 +10,6 @@ import torch
 
 # A rank that has nothing left waits for the slowest; a cell of a big network may take hours.
 PATIENCE = datetime.timedelta(days=7)
-_LAUNCHED = ("LOCAL_RANK", "SLURM_PROCID", "RANK")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
@@ -38,11 +37,6 @@ class Ranks:
             return contextlib.nullcontext()
         kind = torch.bfloat16 if precision == "bf16-mixed" else torch.float16
         return torch.autocast(self.device.type, dtype=kind)
-
-
-def is_first() -> bool:
-    """Whether this process will be rank 0; known before the launch, since the launcher marks the others."""
-    return int(next((os.environ[name] for name in ("RANK", *_LAUNCHED) if name in os.environ), "0")) == 0
 
 
 def launch(trainer) -> Ranks:

@@ -25,6 +25,7 @@ from s2snet.evaluation.engine import KEEP, Engine, deterministic
 from s2snet.evaluation.ledger import Ledger
 from s2snet.models import Defended
 from s2snet.models.folded import folded
+from s2snet.rank_zero import is_first
 from s2snet.threats import Facts
 
 KEEP_ALL_UP_TO = 10_000  # images; above it only those that the report shows are kept
@@ -145,7 +146,7 @@ def run(job: Job, say: Callable[[str], None]) -> Path:
     KeyboardInterrupt where the user stopped it: the ledger holds what was done.
     """
     planned = plan(job)
-    first = ranks.is_first()
+    first = is_first()
     ledger = Ledger(job.output / "ledger", hold=first)
     try:
         if first:

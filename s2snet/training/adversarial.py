@@ -23,10 +23,9 @@ class TrainAdversarial(Stage):
         self.trained = classifier
 
     def attacked(self, images: Tensor, labels: Tensor) -> Tensor:
-        training = self.trained.training
         self.trained.eval()
         adversarial = fgsm(self.trained, images, labels, eps=self.recipe["eps"])
-        self.trained.train(training)
+        self.train(self.training)
         return adversarial
 
     def training_step(self, batch, batch_index) -> Tensor:
@@ -35,7 +34,7 @@ class TrainAdversarial(Stage):
         clean = functional.cross_entropy(self.trained(images), labels)
         adversarial = functional.cross_entropy(self.trained(self.attacked(images, labels)), labels)
         loss = alpha * clean + (1 - alpha) * adversarial
-        self.log("loss", loss, prog_bar=True)
+        self.log_loss(loss)
         return loss
 
     def measure(self, batch) -> dict[str, Tensor]:

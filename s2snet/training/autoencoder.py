@@ -20,7 +20,7 @@ class TrainAutoencoder(Stage):
     def training_step(self, batch, batch_index) -> Tensor:
         images, _, _ = batch
         loss = functional.mse_loss(self.trained(images), images)
-        self.log("loss", loss, prog_bar=True)
+        self.log_loss(loss)
         return loss
 
     def measure(self, batch) -> dict[str, Tensor]:

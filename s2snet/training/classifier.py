@@ -20,7 +20,7 @@ class TrainClassifier(Stage):
     def training_step(self, batch, batch_index) -> Tensor:
         images, labels, _ = batch
         loss = functional.cross_entropy(self.trained(images), labels, label_smoothing=self.recipe["label_smoothing"])
-        self.log("loss", loss, prog_bar=True)
+        self.log_loss(loss)
         return loss
 
     def measure(self, batch) -> dict[str, Tensor]:

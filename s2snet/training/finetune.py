@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from s2snet.models import freeze
+from s2snet.models.segnet import Code
 from s2snet.training.classifier import accuracy
+from s2snet.training.codes import Codes
 from s2snet.training.stage import Stage
 
 
@@ -19,13 +21,15 @@ class FinetuneDecoder(Stage):
     whatever Lightning calls, so that not even a running statistic of theirs moves.
 
     recipe: `labels` `truth`, or `classifier` for f's own predictions on x (needs no labels);
-    `reconstruction_weight` adds that much of the pixel error (0: none, as in the paper).
+    `reconstruction_weight` adds that much of the pixel error (0: none, as in the paper);
+    `cache` memory or disk keeps the codes over the epochs (codes.py), none computes them anew.
     """
 
     def __init__(self, autoencoder: nn.Module, classifier: nn.Module, recipe: dict[str, Any], seed: int):
         super().__init__(recipe, seed)
         self.trained = autoencoder
         self.classifier = classifier
+        self.codes: Codes | None = None  # of recipe["cache"]; the loop sets it
         self.train()
 
     def train(self, mode: bool = True) -> "FinetuneDecoder":
@@ -34,21 +38,34 @@ class FinetuneDecoder(Stage):
         freeze(self.classifier)
         return self
 
+    def compiled(self) -> Iterable[nn.Module]:
+        return [self.trained.encoder, self.trained.decoder, self.classifier]
+
     def parameters_to_train(self) -> Iterable[nn.Parameter]:
         return self.trained.decoder.parameters()
 
     def training_step(self, batch, batch_index) -> Tensor:
-        images, labels, _ = batch
-        with torch.no_grad():
-            code = self.trained.encode(images)
-            if self.recipe["labels"] == "classifier":
-                labels = self.classifier(images).argmax(dim=1)
+        images, labels, index = batch
+        code, labels = self.frozen(images, labels, index)
         purified = self.trained.decode(code)
         loss = functional.cross_entropy(self.classifier(purified), labels)
         if self.recipe["reconstruction_weight"]:
             loss = loss + self.recipe["reconstruction_weight"] * functional.mse_loss(purified, images)
-        self.log("loss", loss, prog_bar=True)
+        self.log_loss(loss)
         return loss
+
+    def frozen(self, images: Tensor, labels: Tensor, index: Tensor) -> tuple[Code, Tensor]:
+        """What learns nothing: the encoder's code of each image and the labels to learn, computed or as kept."""
+        kept = self.codes.get(index) if self.codes else None
+        if kept:
+            return kept
+        with torch.no_grad():
+            code = self.trained.encode(images)
+            if self.recipe["labels"] == "classifier":
+                labels = self.classifier(images).argmax(dim=1)
+        if self.codes:  # all of the batch was computed, though some may be there: other sizes round otherwise
+            self.codes.put(index, code if self.trained.has_indices else code._replace(indices=()), labels)
+        return code, labels
 
     def measure(self, batch) -> dict[str, Tensor]:
         """Cross-entropy and accuracy of the defended classifier on one validation batch.

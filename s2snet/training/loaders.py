@@ -23,9 +23,18 @@ def derived_seed(*parts: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
-def batches(count: int, batch_size: int, ranks: int) -> int:
-    """How many batches of an epoch each rank gets; at least one, that of all images."""
-    return max(1, count // (min(batch_size, count) * ranks))
+def batches(count: int, batch_size: int, ranks: int, accumulate: int = 1) -> int:
+    """How many batches of an epoch each rank gets; at least one, that of all images.
+
+    Whole optimiser steps of `accumulate` batches; ValueError where there is not one.
+    """
+    batch = min(batch_size, count) * ranks
+    if accumulate > 1 and accumulate * batch > count:
+        raise ValueError(
+            f"accumulate={accumulate}: an optimiser step would take {accumulate * batch} images, and there are "
+            f"{count}; at most {max(1, count // batch)} here"
+        )
+    return max(1, count // (batch * accumulate)) * accumulate
 
 
 class EpochSampler(Sampler):
@@ -33,11 +42,12 @@ class EpochSampler(Sampler):
 
     Lightning calls `set_epoch`. The epoch travels in the key, so worker processes augment by the right one. Ranks
     interleave, so that the union of their k-th batches is the k-th batch of a single process. What does not fill
-    a global batch is left for another epoch's order.
+    a global batch, times `accumulate`, is left for another epoch's order.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int):
+    def __init__(self, count: int, batch_size: int, seed: int, accumulate: int = 1):
         self.count, self.batch_size, self.seed = count, min(batch_size, count), seed
+        self.accumulate = accumulate
         self.epoch = self.skip_batches = 0
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.rank = torch.distributed.get_rank() if distributed else 0
@@ -47,7 +57,7 @@ class EpochSampler(Sampler):
         self.epoch = epoch
 
     def batches(self) -> int:
-        return batches(self.count, self.batch_size, self.ranks)
+        return batches(self.count, self.batch_size, self.ranks, self.accumulate)
 
     def __len__(self) -> int:
         return self.batches() * self.batch_size
@@ -129,11 +139,14 @@ class Batches(pl.LightningDataModule):
         super().__init__()
         self.splits, self.recipe, self.seed, self.workers, self.note = splits, recipe, seed, workers, note
 
-    def batches(self, ranks: int) -> int:
-        return batches(len(self.splits.train), self.recipe["batch_size"], ranks)
+    def steps(self, ranks: int) -> int:
+        """Optimiser steps of an epoch. ValueError where the images do not fill one."""
+        accumulate = self.recipe["accumulate"]
+        return batches(len(self.splits.train), self.recipe["batch_size"], ranks, accumulate) // accumulate
 
     def train_dataloader(self) -> ResumableLoader:
-        sampler = EpochSampler(len(self.splits.train), self.recipe["batch_size"], self.seed)
+        recipe = self.recipe
+        sampler = EpochSampler(len(self.splits.train), recipe["batch_size"], self.seed, recipe["accumulate"])
         return ResumableLoader(
             Augmented(self.splits.train, self.recipe, self.seed, self.note),
             batch_size=sampler.batch_size,

@@ -4,22 +4,26 @@ import logging
 import pickle
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
-from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
 
 from s2snet import data, models, networks, runs, weights
 from s2snet.models.suits import suits
+from s2snet.rank_zero import is_first
 from s2snet.training.adversarial import TrainAdversarial
 from s2snet.training.autoencoder import TrainAutoencoder
+from s2snet.training.average import Average
 from s2snet.training.classifier import TrainClassifier
+from s2snet.training.codes import Codes
+from s2snet.training.devices import synchronise_batch_norm
 from s2snet.training.finetune import FinetuneDecoder
 from s2snet.training.loaders import Batches, derived_seed
 from s2snet.training.loggers import METRICS, log_weights, loggers
@@ -35,11 +39,7 @@ def train(settings, config_yaml: str, command: str) -> Path:
     Leaves in its folder config.yaml, metrics.csv, checkpoints/last.ckpt and, at the end, weights.safetensors.
     """
     _quiet()
-    say = (
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print
-        if rank_zero_only.rank == 0
-        else lambda *_: None
-    )
+    say = Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print if is_first() else lambda *_: None
     kind = runs.KINDS[settings.stage]
     shelf = runs.Shelf(Path(settings.runs) / settings.data["name"])
     folder = Path(settings.output or shelf.folder / runs.run_name(kind, settings.classifier, settings.autoencoder))
@@ -50,22 +50,33 @@ def train(settings, config_yaml: str, command: str) -> Path:
     _suitable(stage, settings, splits)
     stage.to(memory_format=torch.channels_last)  # a quarter faster; the weights are the same
     recipe, trainer = settings.recipe, settings.trainer
-    if rank_zero_only.rank == 0:
+    if recipe.get("cache", "none") != "none":
+        stage.codes = Codes(len(splits.train), trainer.devices, folder if recipe["cache"] == "disk" else None)
+    if trainer.compile:
+        for module in stage.compiled():
+            module.compile()  # in place: no name in a checkpoint or weights file changes
+    skipped = Skipped(folder)
+    batches = Batches(splits, recipe, settings.seed, trainer.workers, skipped.note)
+    steps = batches.steps(trainer.devices * trainer.num_nodes)
+    if recipe["warmup"] >= recipe["epochs"] * steps:
+        there = recipe["epochs"] * steps
+        raise ValueError(f"warmup={recipe['warmup']}: the run has {there} optimiser steps; at most {there - 1}")
+    sync_batchnorm = synchronise_batch_norm(trainer, recipe)
+    if is_first():
         if checkpoint is None:  # what an earlier run left must not pass for this one's, should it be interrupted
             for left in (folder / runs.WEIGHTS, folder / CHECKPOINT, folder / METRICS, folder / DAMAGED):
                 left.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config_yaml)
+    splits.validation = skipped.without(splits.validation, "validation")
     found = loggers(**vars(settings.logger), folder=folder, config={"command": command, **stage.hparams})
     last, best = _checkpoints(folder, recipe)
-    callbacks: list[Callback] = [last]
+    average = Average(recipe["ema"]) if recipe["ema"] is not None else None
+    callbacks: list[Callback] = [last] if average is None else [average, last]
     if best is not None:
         callbacks += [best, EarlyStopping(recipe["early_stopping"], patience=recipe["patience"], mode=best.mode)]
     if trainer.progress:
         callbacks.append(RichProgressBar())
-    skipped = Skipped(folder)
-    splits.validation = skipped.without(splits.validation, "validation")
-    batches = Batches(splits, recipe, settings.seed, trainer.workers, skipped.note)
     say(f"stage {settings.stage}: {runs.network_name(stage.trained.config)} on {len(splits.train)} images -> {folder}")
     lightning = pl.Trainer(
         accelerator=trainer.accelerator,
@@ -75,11 +86,13 @@ def train(settings, config_yaml: str, command: str) -> Path:
         precision=trainer.precision,
         max_epochs=recipe["epochs"],
         gradient_clip_val=recipe["clip"],
+        accumulate_grad_batches=recipe["accumulate"],
+        sync_batchnorm=sync_batchnorm,
         logger=found,
         callbacks=callbacks,
         enable_progress_bar=trainer.progress,
         enable_model_summary=False,
-        log_every_n_steps=min(10, batches.batches(trainer.devices * trainer.num_nodes)),
+        log_every_n_steps=min(10, steps),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # ours shares out the images itself
     )
@@ -90,12 +103,16 @@ def train(settings, config_yaml: str, command: str) -> Path:
         raise
     if not lightning.is_global_zero:
         return folder / runs.WEIGHTS
+    if average is not None:
+        average.swap(stage)
     if best is not None and best.best_model_path:
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         stage.load_state_dict(state)
         say(f"kept the weights of the best {best.monitor}: {best.best_model_score:.4f}")
     splits.test = skipped.without(splits.test, "test")
-    facts["metrics"] = _test(stage.cpu(), splits.test)
+    # What the header states is the network's as it is saved: in float32, not compiled.
+    with torch.compiler.set_stance("force_eager") if trainer.compile else nullcontext():
+        facts["metrics"] = _test(stage.cpu(), splits.test)
     damaged = skipped.count()
     path = folder / runs.WEIGHTS
     header = weights.save(
@@ -229,7 +246,7 @@ def _checkpoint(folder: Path, settings) -> str | None:
     finished, interrupted = folder / runs.WEIGHTS, folder / CHECKPOINT
     asked = settings.ckpt_path
     if asked is None:
-        if rank_zero_only.rank == 0 and not settings.overwrite:
+        if is_first() and not settings.overwrite:
             if finished.is_file():
                 raise ValueError(f"{folder} holds a finished run: overwrite=true trains again, output=FOLDER elsewhere")
             if interrupted.is_file():
@@ -247,18 +264,31 @@ def _checkpoint(folder: Path, settings) -> str | None:
         raise ValueError(f"ckpt_path={asked}: {path} is damaged, or no checkpoint of this project") from None
     if recipe.keys() != settings.recipe.keys():
         raise ValueError(f"ckpt_path={asked}: {path} is of another stage than stage={settings.stage}")
+    if (recipe["ema"] is None) != (settings.recipe["ema"] is None):
+        raise ValueError(f"ckpt_path={asked}: {path} is of a run with ema={recipe['ema']}; go on with the same")
     if recipe["epochs"] == settings.recipe["epochs"] and finished.is_file():
         raise ValueError(f"ckpt_path={asked}: the run in {folder} is finished; overwrite=true trains it again")
-    if rank_zero_only.rank == 0:
+    if is_first():
         print(f"resuming {path}: epoch {epoch}, step {step}", file=sys.stderr)
     return str(path)
+
+
+class _Checkpoint(ModelCheckpoint):
+    """Saves after optimiser steps only: between them there are gathered gradients that no checkpoint holds.
+
+    Lightning alone does so once after resuming, since it forgets at which step it saved last.
+    """
+
+    def on_train_batch_end(self, trainer: pl.Trainer, stage, outputs, batch, batch_index: int) -> None:
+        if (batch_index + 1) % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_end(trainer, stage, outputs, batch, batch_index)
 
 
 def _checkpoints(folder: Path, recipe: dict[str, Any]) -> tuple[ModelCheckpoint, ModelCheckpoint | None]:
     """The callback that keeps last.ckpt, and, with early stopping, the one that keeps best.ckpt."""
     place = {"dirpath": folder / Path(CHECKPOINT).parent, "enable_version_counter": False}
     often = {"every_n_train_steps": recipe["save_every"]} if recipe["save_every"] else {"every_n_epochs": 1}
-    last = ModelCheckpoint(filename=Path(CHECKPOINT).stem, save_top_k=1, **often, **place)
+    last = _Checkpoint(filename=Path(CHECKPOINT).stem, save_top_k=1, **often, **place)
     monitor = recipe["early_stopping"]
     if monitor is None:
         return last, None

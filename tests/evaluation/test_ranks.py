@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from jobs import files, gray_box, job, timing, white_box
 from tiny import ROOT, TINY, evaluate, run_python, run_script
 
-from s2snet.evaluation import ranks
 from s2snet.evaluation.costs import shares
 from s2snet.evaluation.engine import chunks
 from s2snet.evaluation.run import plan
+from s2snet.rank_zero import is_first
 
 WORDS = [
     "images=26", "chunk=4", "attack=[fgsm,pgd]", "attack.pgd.steps=3", "budgets.linf=[0.1]", "budgets.l2=[]",
@@ -94,13 +94,18 @@ def test_as_many_ranks_as_dear_pieces_get_one_each():
         ({"LOCAL_RANK": "0"}, True),
         ({"LOCAL_RANK": "1"}, False),
         ({"RANK": "4", "LOCAL_RANK": "0"}, False),  # the first of torchrun's second machine
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"NODE_RANK": "1"}, False),  # the second machine's command, started by hand
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False),
+        ({"NODE_RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, False),  # Lightning's second process inside one task
         ({"SLURM_PROCID": "0"}, True),
         ({"SLURM_PROCID": "3"}, False),
     ],
 )
 def test_the_first_process_is_known_before_the_launch(environment, first, monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+    for name in ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert ranks.is_first() is first
+    assert is_first() is first

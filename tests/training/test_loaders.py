@@ -9,7 +9,7 @@ from trees import plant
 from s2snet import data
 from s2snet.training.loaders import Augmented, Batches, EpochSampler, ResumableLoader, derived_seed
 
-STILL = {"batch_size": 100, "shift": 0, "flip": False, "scale": None}
+STILL = {"batch_size": 100, "accumulate": 1, "shift": 0, "flip": False, "scale": None}
 RECIPE = STILL | {"shift": 2}
 
 

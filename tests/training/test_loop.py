@@ -2,6 +2,8 @@
 
 import csv
 import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -75,17 +77,56 @@ def test_early_stopping_keeps_the_best():
     assert any(not torch.equal(state[key], last["state_dict"][f"trained.{key}"]) for key in state)
 
 
-def test_two_processes_train_together():
-    """The launcher starts the script again for the second rank; both see one folder, one of them writes."""
+def test_two_processes_train_as_one():
+    """The launcher starts the script again for the second rank; both see one folder, one of them writes.
+
+    Without BatchNorm's statistics, which see a rank's own batch, curve and weights are those of one process whose
+    batch is as large as the two. Plain SGD, in whose steps rounding stays small.
+    """
     words = [word for word in TINY if not word.startswith("trainer.accelerator")]
-    recipe = ["recipes.stage1.epochs=1", "recipes.stage1.batch_size=128"]
-    done = run_script("train", "stage=1", "trainer=ddp_cpu", "trainer.devices=2", "output=run", *words, *recipe)
+    options = {"epochs": 3, "optimiser": "sgd", "lr": 0.3, "batch_norm": "eval", "shift": 2}
+    recipe = [f"recipes.stage1.{key}={value}" for key, value in options.items()]
+    words = ["stage=1", *words, *recipe]
+    alone = weights.load(train(*words, "output=alone", "recipes.stage1.batch_size=256")).state_dict()
+    words += ["trainer=ddp_cpu", "trainer.devices=2", "recipes.stage1.batch_size=128"]
+    done = run_script("train", "output=run", *words)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     header = weights.load("run/weights.safetensors").header
     assert header["metrics"]["loss"] > 0
     state = torch.load("run/checkpoints/last.ckpt", weights_only=True)
-    assert state["global_step"] == 5  # of 2 x 128 images: what one process does with batches of 256
+    assert state["global_step"] == 15  # of 2 x 128 images: what one process does with batches of 256
+    curves = []
+    for folder in ("alone", "run"):
+        with open(f"{folder}/metrics.csv") as file:
+            curves.append([float(line["loss"]) for line in csv.DictReader(file) if line["loss"]])
+    assert len(curves[0]) == 3
+    assert curves[1] == pytest.approx(curves[0], abs=1e-5)
+    torch.testing.assert_close(weights.load("run/weights.safetensors").state_dict(), alone, rtol=1e-4, atol=1e-6)
+
+
+def test_a_slurm_jobs_tasks_train_together():
+    """Two tasks as srun starts them, in the mode in which a launcher runs a job; SLURM's variables tell them apart."""
+    words = [word for word in TINY if not word.startswith("trainer.accelerator")]
+    words += ["stage=1", "trainer=ddp_cpu", "output=run", "recipes.stage1.epochs=1", "recipes.stage1.batch_size=128"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = {"JOB_ID": "7", "JOB_NAME": "s2snet", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NODEID": "0"}
+    job |= {"NODELIST": "127.0.0.1"}
+
+    def task(number: int):
+        own = {"PROCID": str(number), "LOCALID": str(number)}
+        marks = {f"SLURM_{name}": value for name, value in {**job, **own}.items()}
+        return run_script("train", "-m", *words, MASTER_PORT=str(port), **marks)
+
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(task, (0, 1))
+    assert first.returncode == second.returncode == 0, first.stderr[-2000:] + second.stderr[-2000:]
+    assert "run/weights.safetensors: loss" in first.stderr
+    assert "run" not in second.stderr
+    state = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert state["global_step"] == 5
 
 
 @pytest.mark.parametrize("missing, stage", [("autoencoder", "1"), ("classifier", "classifier")])

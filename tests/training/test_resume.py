@@ -27,12 +27,12 @@ def same(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def killed_at(step: int, *words: str) -> None:
-    """The run in a process of its own that gets SIGKILL before that step."""
+def killed_at(step: int, *words: str, within: int = 0) -> None:
+    """The run in a process of its own that gets SIGKILL before that step, or before one of its later batches."""
     started = Stage.on_train_batch_start
 
     def start(self, batch, batch_index):
-        if self.global_step == step:
+        if self.global_step == step and batch_index % self.recipe["accumulate"] == within:
             kill_self()
         started(self, batch, batch_index)
 
@@ -87,6 +87,31 @@ def test_same_command_same_bytes_and_resumable(stage, recipe, trained):
     assert same(state(first), state(second))
     third = train(*words, "output=third")
     assert third.read_bytes() == first.read_bytes()
+
+
+def test_accumulated_averaged_and_kept_is_bit_equal(trained, capfd):
+    """Killed twice between two batches of one step, the second time in the first step after going on."""
+    options = {"batch_size": 128, "accumulate": 2, "ema": 0.9, "cache": "disk", "shift": 0, "warmup": 3, "epochs": 3,
+               "labels": "classifier", "save_every": 3}  # fmt: skip
+    words = ["stage=2", f"runs={trained}", *(f"recipes.stage2.{key}={value}" for key, value in options.items())]
+    whole = train(*words, "output=whole")
+    killed_at(8, *words, "output=run", within=1)
+    killed_at(6, *words, "output=run", "ckpt_path=last", within=1)
+    capfd.readouterr()
+    path = train(*words, "output=run", "ckpt_path=last")
+    assert "epoch 1, step 6" in capfd.readouterr().err
+    assert same(state(path), state(whole))
+    other = train(*words, "output=other", "recipes.stage2.ema=null")
+    assert not same(state(other), state(whole))
+
+
+def test_an_average_is_not_dropped_on_the_way():
+    killed_at(KILLED_AT, *few("output=run", "recipes.classifier.ema=0.9"))
+    with pytest.raises(ValueError) as error:
+        train(*few("output=run", "ckpt_path=last"))
+    assert str(error.value) == (
+        "ckpt_path=last: run/checkpoints/last.ckpt is of a run with ema=0.9; go on with the same"
+    )
 
 
 def test_resumed_metrics_do_not_lose_what_was_measured_before(uninterrupted):

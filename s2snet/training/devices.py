@@ -1,0 +1,24 @@
+"""What the devices decide: whether BatchNorm is synchronised over them, and what they cannot do."""
+
+from typing import Any
+
+import torch
+
+# Below this many images a device's own statistics are too noisy (Wu and He, arXiv 1803.08494, figure 1).
+SMALL_BATCH = 16
+
+
+def synchronise_batch_norm(trainer, recipe: dict[str, Any]) -> bool:
+    """Whether BatchNorm takes its statistics over all devices. ValueError where they cannot do what is asked.
+
+    `trainer.sync_batchnorm` auto: several GPUs whose own batch is below SMALL_BATCH, and BatchNorm in training mode.
+    """
+    gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
+    if trainer.precision == "16-mixed" and not gpu:
+        raise ValueError("trainer.precision=16-mixed: needs a GPU; on the CPU take bf16-mixed or 32-true")
+    if trainer.sync_batchnorm == "true" and not gpu:
+        raise ValueError("trainer.sync_batchnorm=true: needs GPUs; on the CPU take auto or false")
+    if trainer.sync_batchnorm != "auto":
+        return trainer.sync_batchnorm == "true"
+    several = trainer.devices * trainer.num_nodes > 1
+    return gpu and several and recipe["batch_norm"] == "train" and recipe["batch_size"] < SMALL_BATCH

@@ -1,0 +1,121 @@
+"""Kept codes: what comes out is what went in, and stage 2 trains to the same weights with and without them."""
+
+import os
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny import train
+
+from s2snet import models, weights
+from s2snet.models.segnet import Encoder
+from s2snet.training.codes import Codes, pack, unpack
+
+
+@pytest.fixture
+def code():
+    """The code of five images by a SegNet whose sides are odd on the way down."""
+    torch.manual_seed(0)
+    segnet = models.build("segnet_small", widths=[4, 6, 8], convs=[1, 1, 1], unpool="indices").eval()
+    with torch.no_grad():
+        return segnet.encode(torch.rand(5, 1, 23, 30))
+
+
+def test_indices_come_back_from_a_quarter_byte_each(code):
+    packed = pack(code)
+    places = sum(where[0].numel() for where in code.indices)
+    assert packed.dtype == torch.uint8 and packed.shape == (5, -(-places // 4))
+    assert all(map(torch.equal, unpack(packed, code), code.indices))
+    assert len({where.unique().numel() for where in code.indices}) > 1
+
+
+@pytest.mark.parametrize("kept_in", [None, "codes"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_codes_come_back_in_any_order(code, kept_in, kind, memory_format, tmp_path):
+    codes = Codes(5, folder=tmp_path / kept_in if kept_in else None)
+    code = code._replace(bottleneck=code.bottleneck.to(kind).contiguous(memory_format=memory_format))
+    labels = torch.tensor([3, 1, 4, 1, 5])
+    index = torch.tensor([70, 10, 50, 20, 30])
+    assert codes.get(index) is None
+    codes.put(index, code, labels)
+    for order in ([4, 0, 2], [1], [0, 1, 2, 3, 4]):
+        back, back_labels = codes.get(index[order])
+        assert torch.equal(back.bottleneck, code.bottleneck[order])
+        assert back.bottleneck.stride() == code.bottleneck[order].contiguous(memory_format=memory_format).stride()
+        assert all(torch.equal(a, b[order]) for a, b in zip(back.indices, code.indices, strict=True))
+        assert back.sizes == code.sizes
+        assert torch.equal(back_labels, labels[order])
+    assert codes.get(torch.tensor([70, 71])) is None  # not all there
+    if kept_in:
+        assert not list((tmp_path / kept_in).iterdir())  # the file has no name, so nothing of it can be left
+
+
+def test_a_code_that_is_there_stays_as_it_is(code):
+    codes = Codes(5)
+    codes.put(torch.arange(5), code, torch.zeros(5, dtype=torch.int64))
+    codes.put(torch.arange(5), code._replace(bottleneck=code.bottleneck + 1), torch.ones(5, dtype=torch.int64))
+    back, labels = codes.get(torch.arange(5))
+    assert torch.equal(back.bottleneck, code.bottleneck) and not labels.any()
+
+
+def test_what_cannot_fit_is_said_before_it_is_kept(code, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**9))
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 10**6, "SC_PAGE_SIZE": 4000}.get)
+    size = 4 * code.bottleneck[0].numel() + pack(code).shape[1] + 8
+    for folder, where in ((None, "this machine has 4.0 GB"), (tmp_path, f"{tmp_path} has room for 1.0 GB")):
+        with pytest.raises(ValueError) as error:
+            Codes(4 * 10**9, processes=2, folder=folder).put(torch.arange(5), code, torch.zeros(5, dtype=torch.int64))
+        assert str(error.value) == (
+            f"recipes.stage2.cache={'disk' if folder else 'memory'}: 4000000000 codes of {size / 1e6:.2f} MB, kept 2 "
+            f"time(s), take {8 * size:.1f} GB; {where}; cache=none keeps none"
+        )
+
+
+def test_a_full_disk_is_one_line(code, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError) as error:
+        Codes(5, folder=tmp_path).put(torch.arange(5), code, torch.zeros(5, dtype=torch.int64))
+    assert str(error.value) == f"recipes.stage2.cache=disk: {tmp_path}: No space left on device"
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory):
+    """Weights of a tiny autoencoder that unpools by indices, beside the classifier of `trained`."""
+    path = tmp_path_factory.mktemp("indexed") / "autoencoder"
+    few = ["recipes.stage1.epochs=1", "recipes.stage1.batch_size=256"]
+    return train("stage=1", f"output={path}", "autoencoder.unpool=indices", *few)
+
+
+@pytest.mark.parametrize(
+    "unpool, labels, batch_size, caches",
+    [
+        ("indices", "classifier", 431, ("memory", "disk")),  # 1,293 images in three batches, none left over
+        ("nearest", "truth", 200, ("memory",)),  # 93 left over in each epoch, met and kept in a later one
+    ],
+)
+def test_weights_are_the_same_bit_for_bit(unpool, labels, batch_size, caches, trained, indexed, monkeypatch):
+    encoded = []
+    forward = Encoder.forward
+    monkeypatch.setattr(Encoder, "forward", lambda self, *given: encoded.append(len(given[0])) or forward(self, *given))
+    words = ["stage=2", f"runs={trained}", f"autoencoder.unpool={unpool}", f"recipes.stage2.labels={labels}"]
+    words += ["recipes.stage2.shift=0", f"recipes.stage2.batch_size={batch_size}", "recipes.stage2.epochs=3"]
+    words += [f"from_autoencoder={indexed}"] if unpool == "indices" else []
+    passes = {}
+
+    def state(cache: str) -> dict:
+        encoded.clear()
+        found = weights.load(train(*words, f"recipes.stage2.cache={cache}", f"output={cache}")).state_dict()
+        passes[cache] = encoded.count(batch_size)
+        return found
+
+    plain = state("none")
+    for cache in caches:
+        kept = state(cache)
+        assert not [key for key, tensor in plain.items() if not torch.equal(tensor, kept[key])], cache
+    if batch_size == 431:
+        assert passes == {"none": 9, "memory": 3, "disk": 3}
