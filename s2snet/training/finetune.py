@@ -56,3 +56,6 @@ class FinetuneDecoder(Stage):
         with torch.no_grad():
             logits = self.classifier(self.trained(images))
         return {"loss": functional.cross_entropy(logits, labels), "accuracy": accuracy(logits, labels)}
+
+    def compared(self, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
+        return "purified", self.trained(images)

@@ -19,9 +19,12 @@ from s2snet import data, models, runs, weights
 from s2snet.training.adversarial import TrainAdversarial
 from s2snet.training.autoencoder import TrainAutoencoder
 from s2snet.training.classifier import TrainClassifier
+from s2snet.training.curves import CURVES, write_curves
 from s2snet.training.finetune import FinetuneDecoder
 from s2snet.training.loaders import Batches, derived_seed
-from s2snet.training.loggers import METRICS, log_weights, loggers
+from s2snet.training.loggers import METRICS, direction, loggers, mirrors, read_metrics
+from s2snet.training.pictures import FOLDER as PICTURES
+from s2snet.training.pictures import Pictures
 from s2snet.training.stage import Stage
 
 CHECKPOINT = "checkpoints/last.ckpt"
@@ -30,7 +33,8 @@ CHECKPOINT = "checkpoints/last.ckpt"
 def train(settings, config_yaml: str, command: str) -> Path:
     """Trains the stage that the settings name; returns the path of its weights file.
 
-    Leaves in its folder config.yaml, metrics.csv, checkpoints/last.ckpt and, at the end, weights.safetensors.
+    Leaves in its folder config.yaml, metrics.csv, pictures/, checkpoints/last.ckpt and, at the end, curves.png and
+    weights.safetensors.
     """
     _quiet()
     say = (
@@ -48,15 +52,18 @@ def train(settings, config_yaml: str, command: str) -> Path:
     recipe, trainer = settings.recipe, settings.trainer
     if rank_zero_only.rank == 0:
         if checkpoint is None:  # what an earlier run left must not pass for this one's, should it be interrupted
-            for left in (folder / runs.WEIGHTS, folder / CHECKPOINT, folder / METRICS):
+            leavings = [folder / name for name in (runs.WEIGHTS, CHECKPOINT, METRICS, CURVES)]
+            for left in (*leavings, *(folder / PICTURES).glob("epoch_*.png")):
                 left.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config_yaml)
-    found = loggers(**vars(settings.logger), folder=folder, config={"command": command, **stage.hparams})
+    found = loggers(settings.logger, folder, {"command": command, **stage.hparams}, say)
     last, best = _checkpoints(folder, recipe)
     callbacks: list[Callback] = [last]
     if best is not None:
         callbacks += [best, EarlyStopping(recipe["early_stopping"], patience=recipe["patience"], mode=best.mode)]
+    if settings.logger.pictures:
+        callbacks.append(Pictures(folder / PICTURES, settings.logger.pictures))
     if trainer.progress:
         callbacks.append(RichProgressBar())
     say(f"stage {settings.stage}: {stage.trained.config['name']} on {len(splits.train)} images -> {folder}")
@@ -102,7 +109,13 @@ def train(settings, config_yaml: str, command: str) -> Path:
         command=command,
         **facts,
     )
-    log_weights(found, path, header)
+    curves = folder / CURVES
+    drawn = settings.logger.pictures and write_curves(read_metrics(folder / METRICS), curves)
+    for mirror in mirrors(found):
+        if drawn:
+            mirror.log_picture("curves", curves, lightning.global_step)
+        mirror.log_weights(path, header)
+        mirror.close()
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in facts["metrics"].items())
     say(f"{path}: {metrics} on {len(splits.test)} test images")
     return path
@@ -200,8 +213,7 @@ def _checkpoints(folder: Path, recipe: dict[str, Any]) -> tuple[ModelCheckpoint,
     monitor = recipe["early_stopping"]
     if monitor is None:
         return last, None
-    mode = "min" if monitor.endswith(("loss", "error")) else "max"
-    return last, ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **place)
+    return last, ModelCheckpoint(filename="best", monitor=monitor, mode=direction(monitor), **place)
 
 
 def _test(stage: Stage, images: data.Images) -> dict[str, float]:

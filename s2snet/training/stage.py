@@ -5,7 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from s2snet.training.loaders import derived_seed
 
@@ -41,6 +41,10 @@ class Stage(pl.LightningModule):
 
     def parameters_to_train(self) -> Iterable[nn.Parameter]:
         return self.trained.parameters()
+
+    def compared(self, images: Tensor, labels: Tensor) -> tuple[str, Tensor] | None:
+        """What a picture shows beside the images, with its name; None where the stage makes no images."""
+        return None
 
     def configure_optimizers(self):
         optimiser = OPTIMISERS[self.recipe["optimiser"]](self.parameters_to_train(), self.recipe)

@@ -15,7 +15,7 @@ from s2snet.models import build
 
 TRAIN_KEYS = (
     "stage, seed, data, classifier, autoencoder, recipes, trainer, logger, data_root, runs, output, "
-    "from_classifier, from_autoencoder, ckpt_path, overwrite, debug"
+    "from_classifier, from_autoencoder, ckpt_path, overwrite, objective, debug"
 )
 AE = "runs/digits/autoencoder-segnet_small"
 TABLE = [  # (script, words, the line; ... stands for anything)
