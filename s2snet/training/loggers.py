@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import math
 import os
 import uuid
 from collections.abc import Callable
@@ -197,13 +198,18 @@ def direction(metric: str) -> str:
 def kept_value(path: Path, metric: str, monitor: str | None) -> float:
     """What a validation metric was for the weights that a run kept, from its metrics.csv.
 
-    Those of the last epoch, or with early stopping those of the epoch with the best `monitor`. ValueError, in one
-    line, where the metric was not measured.
+    Those of the last epoch, or with early stopping those of the epoch with the best `monitor`. A run that diverged is
+    worse than any other: infinite, since a sweeper refuses NaN. ValueError, in one line, where nothing was measured.
     """
     rows = [row for row in read_metrics(path) if metric in row]
     if not rows:
         raise ValueError(f"objective={metric}: {path} has no such column")
+
+    def value(row: dict[str, float], name: str) -> float:
+        worst = math.inf if direction(name) == "min" else -math.inf
+        return worst if math.isnan(row[name]) else row[name]
+
     if monitor is None:
-        return rows[-1][metric]
+        return value(rows[-1], metric)
     best = {"min": min, "max": max}[direction(monitor)]
-    return best(rows, key=lambda row: row[monitor])[metric]
+    return value(best(rows, key=lambda row: value(row, monitor)), metric)
