@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from s2snet import runs, weights
+from s2snet import remote, runs, weights
 from s2snet.models import AUTOENCODERS, CLASSIFIERS, Defended
 
 
@@ -70,13 +70,15 @@ def tuned_to_another(defence: Defence) -> str | None:
     )
 
 
-def _path(name: str, role: str, wanted: str, found: runs.Shelf, networks: dict[str, Any]) -> Path:
+def _path(name: str, role: str, wanted: str, found: runs.Shelf, networks: dict[str, Any]) -> str | Path:
     if wanted in runs.KINDS.values():
         path = found.path(wanted, **networks)
         if not path.is_file():
             stage = next(stage for stage, kind in runs.KINDS.items() if kind == wanted)
             raise FileNotFoundError(f"{name}: no weights at {path}; `python train.py stage={stage}` makes them")
         return path
+    if remote.is_address(wanted):
+        return wanted
     path = Path(wanted)
     if not path.is_file():
         raise ValueError(
@@ -85,7 +87,9 @@ def _path(name: str, role: str, wanted: str, found: runs.Shelf, networks: dict[s
     return path
 
 
-def _shown(path: Path) -> str:
+def _shown(path: str | Path) -> str:
     """The path as a reader of the result can use it: from the working folder where it lies below that."""
+    if remote.is_address(path):
+        return str(path)
     path = path.resolve()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -18,6 +18,7 @@ from s2snet.evaluation.engine import Engine, repeatable
 from s2snet.evaluation.schema import CURVE_COLUMNS, MEASURE_COLUMNS, ROW_SCHEMA, SCHEMA_VERSION
 from s2snet.evaluation.scores import Scores, write_table
 from s2snet.files import make_whole
+from s2snet.models import Defended
 
 BUFFERED = 1 << 13  # rows that are written at once: memory stays flat, row groups stay worth reading
 
@@ -76,6 +77,7 @@ def _facts(job, planned) -> dict[str, Any]:
                 "about": defence.about,
                 "weights": defence.files,
                 "judge": defence.fingerprint,
+                "parts": _parts(defence.module),
                 "has_purifier": defence.module.has_purifier,
             }
             for defence in job.defences
@@ -103,6 +105,12 @@ def _facts(job, planned) -> dict[str, Any]:
         "notes": job.notes,
         "versions": weights.versions(),
     }
+
+
+def _parts(defended: Defended) -> dict[str, str]:
+    """The fingerprints of what a defence is made of, by which weights find their evaluation (report/card.py)."""
+    parts = {"classifier": weights.fingerprint(defended.classifier)}
+    return parts | ({"purifier": weights.fingerprint(defended.purifier)} if defended.has_purifier else {})
 
 
 def _counted(figures: list[dict]) -> list[str]:

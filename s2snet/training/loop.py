@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
 
-from s2snet import data, models, runs, weights
+from s2snet import data, models, remote, runs, weights
 from s2snet.training.adversarial import TrainAdversarial
 from s2snet.training.autoencoder import TrainAutoencoder
 from s2snet.training.classifier import TrainClassifier
@@ -148,12 +148,12 @@ def _build(settings, shelf: runs.Shelf, say) -> tuple[Stage, dict[str, Any]]:
 def _part(settings, shelf: runs.Shelf, kind: str, given: str | None, say) -> nn.Module:
     """The weights that stage 2 stands on: those given, or those that the earlier stage left."""
     earlier = {"autoencoder": "1", "classifier": "classifier"}[kind]
-    path = Path(given) if given else shelf.path(kind, settings.classifier, settings.autoencoder)
+    path = given or shelf.path(kind, settings.classifier, settings.autoencoder)
     if kind == "classifier" and settings.published and not given:
         part = weights.load_published(settings.published, settings.data["size"], **settings.classifier)
         say(f"classifier: {settings.published} (published, fingerprint {part.header['fingerprint'][:12]})")
         return part
-    if not path.is_file():
+    if not remote.local(path).is_file():
         needs = f"stage 2 needs the weights of stage={earlier}; none at {path}"
         wanted = f"from_{kind}={given}: no such file" if given else needs
         raise ValueError(f"{wanted}. Run `python train.py stage={earlier}` first, or give from_{kind}=FILE")
