@@ -88,12 +88,12 @@ def begin_with_vgg16(autoencoder: nn.Module, settings) -> int:
         raise ValueError(f"{path}: {error}") from None
 
 
-def load_autoencoder(path: Path, settings) -> nn.Module:
-    """The autoencoder of a weights file; of a .pth, .pt or .th file: the authors' state dict in the settings' one.
+def load_autoencoder(path: str | Path, settings) -> nn.Module:
+    """The autoencoder of a weights file or hf:// address; of a .pth, .pt or .th: the authors' state dict in the settings'.
 
     In eval mode with its `.header`. ValueError, in one line, for what cannot be loaded.
     """
-    if path.suffix not in _AUTHORS:
+    if not str(path).endswith(_AUTHORS):
         return weights.load(path)
     module = models.build(**settings.autoencoder)
     if not isinstance(module, models.SegNet):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import nn
 
-from s2snet import models, runs
+from s2snet import models, remote, runs
 from s2snet.files import write_whole
 
 FORMAT = 1
@@ -64,7 +64,7 @@ def save(module: nn.Module, path: str | Path, **facts: Any) -> dict[str, Any]:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The JSON header of a weights file, checked to be one that this version reads."""
+    """The JSON header of a weights file, on disk or at hf://user/repo/file, checked to be one this version reads."""
     return _read(path, tensors=False)[0]
 
 
@@ -72,7 +72,8 @@ def load(path: str | Path, device: str | torch.device = "cpu", trusted: str | No
     """The module of a weights file, in eval mode on `device`; its header is at `.header`.
 
     `trusted` is the one target (`my_package.my_module:build`) whose code may be imported and called, with the options
-    in the header, where the file holds a user's own classifier.
+    in the header, where the file holds a user's own classifier. `path` may be an address on the Hugging Face hub,
+    hf://user/repo/file (s2snet/remote.py).
 
     ValueError in one line for a file that is missing, truncated, no weights file of this project, of a module
     this version does not know, or whose tensors do not fit the architecture it names.
@@ -163,10 +164,11 @@ def _line(error: Exception) -> str:
 
 
 def _read(path: str | Path, tensors: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    if not Path(path).is_file():
+    local = remote.local(path)
+    if not local.is_file():
         raise ValueError(f"{path}: no such weights file")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(local, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(_KEY, "null"))
             content = {key: file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError, RecursionError) as error:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from s2snet.choices import nearest
 from s2snet.cli.conf_dir import conf_dir
 
+EXTRAS = {"hydra/launcher": "slurm", "hydra/sweeper": "sweep"}  # where Hydra's plugins come from
+
 
 class BadInput(ValueError):
     """What the user gave, what is allowed, the nearest match; its text is the line that is printed."""
@@ -66,6 +68,8 @@ def _unknown_choice(error: BaseException) -> str | None:
         return None
     group, choice = found[1], found[2]
     options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    if group in EXTRAS:
+        return f"{group}={choice}: not installed here; pip install -e .[{EXTRAS[group]}]"
     if not options:
         return f"{group}={choice}: there is no {group} to choose"
     return f"{group}={choice}{nearest(choice, options)}: allowed are {', '.join(options)}"

@@ -99,6 +99,7 @@ class LoggerSettings:
     name: str = MISSING
     project: str = "s2snet"
     mode: str = "offline"
+    pictures: int = 5
 
 
 @dataclass
@@ -119,6 +120,7 @@ class TrainSettings:
     from_vgg16: str | None = None
     ckpt_path: str | None = None
     overwrite: bool = False
+    objective: str | None = None
     debug: bool = False
     published: ClassVar[str | None] = None  # classifier.weights, which is no part of the architecture
 
@@ -210,6 +212,10 @@ def train_settings(config: DictConfig) -> TrainSettings:
     if recipe["early_stopping"] is not None:
         choose("recipe's early_stopping", recipe["early_stopping"], MEASURED[settings.stage])
     choose("logger.name", settings.logger.name, ("csv", "wandb"))
+    if settings.logger.pictures < 0:
+        raise BadInput(f"logger.pictures={settings.logger.pictures}: a number of epochs, or 0 for none")
+    if settings.objective is not None:
+        choose("objective", settings.objective, MEASURED[settings.stage])
     settings.recipes.adversarial.eps = radius("recipes.adversarial.eps", settings.recipes.adversarial.eps, "linf")
     return settings
 

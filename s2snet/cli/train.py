@@ -11,18 +11,24 @@ settings.register()
 
 
 @hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")
-def _train(config: DictConfig) -> None:
+def _train(config: DictConfig) -> float | None:
+    """Trains; returns the objective for a sweeper, where there is one."""
     with messages.one_line():
         checked = settings.train_settings(config)
         messages.launcher_is_used()
         messages.single_device_in_sweeps(checked.trainer.devices * checked.trainer.num_nodes)
         from s2snet.training.loop import train
 
-        train(
+        path = train(
             checked,
             OmegaConf.to_yaml(config, resolve=True),
             command=" ".join(["python train.py", *HydraConfig.get().overrides.task]),
         )
+        if checked.objective is None:
+            return None
+        from s2snet.training.loggers import METRICS, kept_value
+
+        return kept_value(path.parent / METRICS, checked.objective, checked.recipe["early_stopping"])
 
 
 def main() -> None:

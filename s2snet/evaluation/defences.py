@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from s2snet import networks, runs, weights
+from s2snet import networks, remote, runs, weights
 from s2snet.models import AUTOENCODERS, CLASSIFIERS, Defended
 
 
@@ -76,13 +76,15 @@ def tuned_to_another(defence: Defence) -> str | None:
     )
 
 
-def _path(name: str, role: str, wanted: str, found: runs.Shelf, settings) -> Path:
+def _path(name: str, role: str, wanted: str, found: runs.Shelf, settings) -> str | Path:
     if wanted in runs.KINDS.values():
         path = found.path(wanted, settings.classifier, settings.autoencoder)
         if not path.is_file():
             stage = next(stage for stage, kind in runs.KINDS.items() if kind == wanted)
             raise FileNotFoundError(f"{name}: no weights at {path}; `python train.py stage={stage}` makes them")
         return path
+    if remote.is_address(wanted):
+        return wanted
     path = Path(wanted)
     if not path.is_file():
         raise ValueError(

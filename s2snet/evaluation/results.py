@@ -19,6 +19,7 @@ from s2snet.evaluation.engine import Engine, repeatable
 from s2snet.evaluation.schema import CURVE_COLUMNS, MEASURE_COLUMNS, ROW_SCHEMA, SCHEMA_VERSION
 from s2snet.evaluation.scores import Scores, write_table
 from s2snet.files import make_whole
+from s2snet.models import Defended
 
 BUFFERED = 1 << 13  # rows that are written at once: memory stays flat, row groups stay worth reading
 
@@ -77,6 +78,7 @@ def _facts(job, planned) -> dict[str, Any]:
                 "about": defence.about,
                 "weights": defence.files,
                 "judge": defence.fingerprint,
+                "parts": _parts(defence.module),
                 "has_purifier": defence.module.has_purifier,
             }
             for defence in job.defences
@@ -110,6 +112,12 @@ def _facts(job, planned) -> dict[str, Any]:
 def _passes(planned, cell) -> list[float] | None:
     """[forwards, backwards] per image that the attack's options amount to without leaving early; None for a file."""
     return None if cell.source is None else list(astuple(planned.costs.of(cell)))
+
+
+def _parts(defended: Defended) -> dict[str, str]:
+    """The fingerprints of what a defence is made of, by which weights find their evaluation (report/card.py)."""
+    parts = {"classifier": weights.fingerprint(defended.classifier)}
+    return parts | ({"purifier": weights.fingerprint(defended.purifier)} if defended.has_purifier else {})
 
 
 def _counted(figures: list[dict]) -> list[str]:

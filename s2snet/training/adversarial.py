@@ -46,3 +46,6 @@ class TrainAdversarial(Stage):
                 "accuracy": accuracy(self.trained(images), labels),
                 "adversarial_error": 1 - accuracy(self.trained(adversarial), labels),
             }
+
+    def compared(self, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
+        return "FGSM", self.attacked(images, labels)

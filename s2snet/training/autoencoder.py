@@ -33,3 +33,6 @@ class TrainAutoencoder(Stage):
             # per image first: pooled over the batch it would be another, lower number
             "psnr": peak_signal_noise_ratio(reconstructed, images, data_range=1.0, dim=(1, 2, 3)),
         }
+
+    def compared(self, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
+        return "purified", self.trained(images)

@@ -78,3 +78,6 @@ class FinetuneDecoder(Stage):
             if (labels < 0).any():
                 labels = torch.where(labels < 0, self.classifier(images).argmax(dim=1), labels)
         return {"loss": functional.cross_entropy(logits, labels), "accuracy": accuracy(logits, labels)}
+
+    def compared(self, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
+        return "purified", self.trained(images)

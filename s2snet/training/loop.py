@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
 
-from s2snet import data, models, networks, runs, weights
+from s2snet import data, models, networks, remote, runs, weights
 from s2snet.models.suits import suits
 from s2snet.rank_zero import is_first
 from s2snet.training.adversarial import TrainAdversarial
@@ -23,10 +23,13 @@ from s2snet.training.autoencoder import TrainAutoencoder
 from s2snet.training.average import Average
 from s2snet.training.classifier import TrainClassifier
 from s2snet.training.codes import Codes
+from s2snet.training.curves import CURVES, write_curves
 from s2snet.training.devices import synchronise_batch_norm
 from s2snet.training.finetune import FinetuneDecoder
 from s2snet.training.loaders import Batches, derived_seed
-from s2snet.training.loggers import METRICS, log_weights, loggers
+from s2snet.training.loggers import METRICS, direction, loggers, mirrors, read_metrics
+from s2snet.training.pictures import FOLDER as PICTURES
+from s2snet.training.pictures import Pictures
 from s2snet.training.skipped import DAMAGED, Skipped
 from s2snet.training.stage import Stage
 
@@ -36,7 +39,8 @@ CHECKPOINT = "checkpoints/last.ckpt"
 def train(settings, config_yaml: str, command: str) -> Path:
     """Trains the stage that the settings name; returns the path of its weights file.
 
-    Leaves in its folder config.yaml, metrics.csv, checkpoints/last.ckpt and, at the end, weights.safetensors.
+    Leaves in its folder config.yaml, metrics.csv, pictures/, checkpoints/last.ckpt and, at the end, curves.png and
+    weights.safetensors.
     """
     _quiet()
     say = Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print if is_first() else lambda *_: None
@@ -64,17 +68,20 @@ def train(settings, config_yaml: str, command: str) -> Path:
     sync_batchnorm = synchronise_batch_norm(trainer, recipe)
     if is_first():
         if checkpoint is None:  # what an earlier run left must not pass for this one's, should it be interrupted
-            for left in (folder / runs.WEIGHTS, folder / CHECKPOINT, folder / METRICS, folder / DAMAGED):
+            leavings = [folder / name for name in (runs.WEIGHTS, CHECKPOINT, METRICS, CURVES, DAMAGED)]
+            for left in (*leavings, *(folder / PICTURES).glob("epoch_*.png")):
                 left.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config_yaml)
     splits.validation = skipped.without(splits.validation, "validation")
-    found = loggers(**vars(settings.logger), folder=folder, config={"command": command, **stage.hparams})
+    found = loggers(settings.logger, folder, {"command": command, **stage.hparams}, say)
     last, best = _checkpoints(folder, recipe)
     average = Average(recipe["ema"]) if recipe["ema"] is not None else None
     callbacks: list[Callback] = [last] if average is None else [average, last]
     if best is not None:
         callbacks += [best, EarlyStopping(recipe["early_stopping"], patience=recipe["patience"], mode=best.mode)]
+    if settings.logger.pictures:
+        callbacks.append(Pictures(folder / PICTURES, settings.logger.pictures))
     if trainer.progress:
         callbacks.append(RichProgressBar())
     say(f"stage {settings.stage}: {runs.network_name(stage.trained.config)} on {len(splits.train)} images -> {folder}")
@@ -127,7 +134,13 @@ def train(settings, config_yaml: str, command: str) -> Path:
         command=command,
         **facts,
     )
-    log_weights(found, path, header)
+    curves = folder / CURVES
+    drawn = settings.logger.pictures and write_curves(read_metrics(folder / METRICS), curves)
+    for mirror in mirrors(found):
+        if drawn:
+            mirror.log_picture("curves", curves, lightning.global_step)
+        mirror.log_weights(path, header)
+        mirror.close()
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in facts["metrics"].items())
     if damaged:
         say(f"damaged images, skipped: {damaged}, named in {skipped.path}")
@@ -191,8 +204,8 @@ def _build(settings, shelf: runs.Shelf, say) -> tuple[Stage, dict[str, Any]]:
 def _autoencoder(settings, shelf: runs.Shelf, say) -> nn.Module:
     """The autoencoder that stage 2 stands on: the file given, or what stage=1 left."""
     given = settings.from_autoencoder
-    path = Path(given) if given else shelf.path("autoencoder", settings.classifier, settings.autoencoder)
-    if not path.is_file():
+    path = given or shelf.path("autoencoder", settings.classifier, settings.autoencoder)
+    if not remote.local(path).is_file():
         raise _missing("autoencoder", given, path)
     return _taken("autoencoder", networks.load_autoencoder(path, settings), str(path), settings, say)
 
@@ -201,8 +214,8 @@ def _classifier(settings, shelf: runs.Shelf, say) -> nn.Module:
     """The classifier that stage 2 stands on: the file given, or the one that the settings name."""
     given = settings.from_classifier
     if given:
-        if not Path(given).is_file():
-            raise _missing("classifier", given, Path(given))
+        if not remote.local(given).is_file():
+            raise _missing("classifier", given, given)
         found, source = weights.load(given, trusted=settings.classifier.get("target")), given
     else:
         try:
@@ -213,7 +226,7 @@ def _classifier(settings, shelf: runs.Shelf, say) -> nn.Module:
     return _taken("classifier", found, source, settings, say)
 
 
-def _missing(kind: str, given: str | None, path: Path, hint: str = "") -> ValueError:
+def _missing(kind: str, given: str | None, path: str | Path, hint: str = "") -> ValueError:
     earlier = {"autoencoder": "1", "classifier": "classifier"}[kind]
     needs = f"stage 2 needs the weights of stage={earlier}; none at {path}"
     wanted = f"from_{kind}={given}: no such file" if given else needs
@@ -292,8 +305,7 @@ def _checkpoints(folder: Path, recipe: dict[str, Any]) -> tuple[ModelCheckpoint,
     monitor = recipe["early_stopping"]
     if monitor is None:
         return last, None
-    mode = "min" if monitor.endswith(("loss", "error")) else "max"
-    return last, ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **place)
+    return last, ModelCheckpoint(filename="best", monitor=monitor, mode=direction(monitor), **place)
 
 
 def _test(stage: Stage, images: data.Images) -> dict[str, float]:

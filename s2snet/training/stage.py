@@ -66,6 +66,10 @@ class Stage(pl.LightningModule):
     def parameters_to_train(self) -> Iterable[nn.Parameter]:
         return self.trained.parameters()
 
+    def compared(self, images: Tensor, labels: Tensor) -> tuple[str, Tensor] | None:
+        """What a picture shows beside the images, with its name; None where the stage makes no images."""
+        return None
+
     def configure_optimizers(self):
         optimiser = OPTIMISERS[self.recipe["optimiser"]](self.parameters_to_train(), self.recipe)
         # Not trainer.estimated_stepping_batches, which makes the loaders too early to be told where to go on from.

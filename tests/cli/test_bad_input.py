@@ -17,7 +17,7 @@ from s2snet.models import build
 
 TRAIN_KEYS = (
     "stage, seed, data, classifier, autoencoder, recipes, trainer, logger, data_root, runs, output, "
-    "from_classifier, from_autoencoder, from_vgg16, ckpt_path, overwrite, debug"
+    "from_classifier, from_autoencoder, from_vgg16, ckpt_path, overwrite, objective, debug"
 )
 AE = "runs/digits/autoencoder-segnet_small"
 PHOTOS = "data=imagefolder data.root=photos"
@@ -30,7 +30,7 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", "autoencoder=segnet_smal",
      "autoencoder=segnet_smal (did you mean 'segnet_small'?): allowed are segnet, ..."),
     ("train", "recipe@recipes.stage2=slow", "recipe=slow: allowed are adversarial, classifier, stage1, stage2"),
-    ("train", "experiment=none", "experiment=none: allowed are index_maps, slurm, thorough"),
+    ("train", "experiment=none", "experiment=none: allowed are index_maps, slurm, sweep, thorough"),
     ("train", "sede=1", "unknown setting sede (did you mean 'seed'?): allowed here are ..."),
     ("train", "+sede=1", f"unknown setting sede (did you mean 'seed'?): allowed here are {TRAIN_KEYS}"),
     ("train", "recipes.stage1.lrr=1", "unknown setting recipes.stage1.lrr (did you mean 'lr'?): allowed here are ..."),
@@ -143,6 +143,9 @@ TABLE = [  # (script, words, the line; ... stands for anything)
      "state.pth: not the weights of this SegNet: 0 of 26 tensors fit; missing: conv11.weight, ..."),
     ("train", "logger=wand", "logger=wand (did you mean 'wandb'?): allowed are csv, wandb"),
     ("train", "logger.name=tensorboard", "logger.name=tensorboard: allowed are csv, wandb"),
+    ("train", "logger.pictures=-1", "logger.pictures=-1: a number of epochs, or 0 for none"),
+    ("train", "objective=val_psn", "objective=val_psn (did you mean 'val_psnr'?): allowed are val_loss, val_psnr"),
+    ("train", "-m hydra/launcher=nope", "hydra/launcher=nope: not installed here; pip install -e .[slurm]"),
     ("train", "trainer=tpu", "trainer=tpu...: allowed are auto, ddp_cpu, gpu"),
     ("train", "stage=[1", "..."),
     ("train", "stage", "...missing EQUAL..."),
