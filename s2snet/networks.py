@@ -89,7 +89,7 @@ def begin_with_vgg16(autoencoder: nn.Module, settings) -> int:
 
 
 def load_autoencoder(path: str | Path, settings) -> nn.Module:
-    """The autoencoder of a weights file or hf:// address; of a .pth, .pt or .th: the authors' state dict in the settings'.
+    """The autoencoder of a weights file or hf:// address; of a .pth, .pt or .th: the authors' state dict.
 
     In eval mode with its `.header`. ValueError, in one line, for what cannot be loaded.
     """
