@@ -8,6 +8,7 @@ from s2snet.choices import nearest
 from s2snet.data import published
 from s2snet.data.digits import digits
 from s2snet.data.images import Images, Splits, Streamed
+from s2snet.data.webdataset import Shards, webdataset
 
 DATA = {
     "digits": digits,
@@ -16,9 +17,10 @@ DATA = {
     "cifar10": published.cifar10,
     "cifar100": published.cifar100,
     "svhn": published.svhn,
+    "webdataset": webdataset,
 }
 
-__all__ = ["DATA", "Images", "Splits", "Streamed", "load"]
+__all__ = ["DATA", "Images", "Shards", "Splits", "Streamed", "load"]
 
 
 def load(name: str, data_root: str | Path | None = None, **options: Any) -> Splits:

@@ -16,11 +16,15 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
     `explicit` says that the user named the defences, so that one without weights is an error and not left out.
     """
     splits = data.load(data_root=settings.data_root, **settings.data)
+    unlabelled = int((splits.test.labels < 0).sum())
+    if unlabelled:
+        raise ValueError(f"data={settings.data['name']}: {unlabelled} of {len(splits.test)} test images have no label")
     notes: list[str] = []
     job = Job(
         name=settings.data["name"],
         images=splits.test,
-        train=splits.train,
+        # Surrogates are fitted on images of any order; a stream has none such.
+        train=splits.validation if isinstance(splits.train, data.Shards) else splits.train,
         defences=_defences(settings, explicit, notes, say),
         threats={label: vars(threat) for label, threat in settings.threat.items()},
         attacks=settings.attack,

@@ -23,6 +23,7 @@ from s2snet.training.finetune import FinetuneDecoder
 from s2snet.training.loaders import Batches, derived_seed
 from s2snet.training.loggers import METRICS, log_weights, loggers
 from s2snet.training.stage import Stage
+from s2snet.training.streaming import REJECTED, CountRejected, StreamBatches, check
 
 CHECKPOINT = "checkpoints/last.ckpt"
 
@@ -43,12 +44,15 @@ def train(settings, config_yaml: str, command: str) -> Path:
     folder = Path(settings.output or shelf.folder / runs.run_name(kind, settings.classifier, settings.autoencoder))
     checkpoint = _checkpoint(folder, settings)
     splits = data.load(data_root=settings.data_root, **settings.data)
+    streamed = isinstance(splits.train, data.Shards)
+    if streamed:
+        check(splits, settings.stage, settings.recipe)
     stage, facts = _build(settings, shelf, say)
     stage.to(memory_format=torch.channels_last)  # a quarter faster; the weights are the same
     recipe, trainer = settings.recipe, settings.trainer
     if rank_zero_only.rank == 0:
         if checkpoint is None:  # what an earlier run left must not pass for this one's, should it be interrupted
-            for left in (folder / runs.WEIGHTS, folder / CHECKPOINT, folder / METRICS):
+            for left in (folder / runs.WEIGHTS, folder / CHECKPOINT, folder / METRICS, folder / REJECTED):
                 left.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config_yaml)
@@ -60,7 +64,10 @@ def train(settings, config_yaml: str, command: str) -> Path:
     if trainer.progress:
         callbacks.append(RichProgressBar())
     say(f"stage {settings.stage}: {stage.trained.config['name']} on {len(splits.train)} images -> {folder}")
-    batches = Batches(splits, recipe, settings.seed, trainer.workers)
+    given = (splits, recipe, settings.seed, trainer.workers)
+    batches = StreamBatches(*given, log=folder / REJECTED) if streamed else Batches(*given)
+    if streamed:
+        callbacks.append(CountRejected())
     lightning = pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,
@@ -82,6 +89,7 @@ def train(settings, config_yaml: str, command: str) -> Path:
     except SystemExit:  # Ctrl-C, as Lightning ends it
         say(f"interrupted; the same command with ckpt_path=last goes on from {folder / CHECKPOINT}")
         raise
+    about_data = {"rejected": batches.rejected()} if streamed else {}
     if not lightning.is_global_zero:
         return folder / runs.WEIGHTS
     if best is not None and best.best_model_path:
@@ -95,7 +103,7 @@ def train(settings, config_yaml: str, command: str) -> Path:
         path,
         kind=kind,
         stage=settings.stage,
-        data={**settings.data, **splits.facts()},
+        data={**settings.data, **splits.facts(), **about_data},
         input={"range": [0, 1], "channels": settings.data["channels"], "size": settings.data["size"]},
         recipe=recipe,
         seed=settings.seed,
@@ -104,6 +112,9 @@ def train(settings, config_yaml: str, command: str) -> Path:
     )
     log_weights(found, path, header)
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in facts["metrics"].items())
+    if streamed:
+        counts = ", ".join(f"{count} {rule}" for rule, count in about_data["rejected"].items())
+        say(f"rejected of what was read: {f'{counts}; named in {folder / REJECTED}' if counts else 'nothing'}")
     say(f"{path}: {metrics} on {len(splits.test)} test images")
     return path
 
