@@ -61,7 +61,8 @@ def expand(shards: str | list[str], root: Path | None = None) -> list[str]:
 def samples(shard: str) -> Iterator[Sample]:
     """All samples of a shard, as they lie in it; those that cannot be had are there with the reason.
 
-    Exact duplicates (of bytes) within the shard are marked. Where the shard breaks off, the last sample says so.
+    Exact duplicates (of bytes) within the shard are marked. Where the shard breaks off, a last one says so in place of
+    the sample that was being read, which may lack its label.
     """
     hashes: set[bytes] = set()
     place = itertools.count()
