@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from s2snet import weights
-from s2snet.data import Images, Streamed
+from s2snet.data import ImageFiles, Images, Streamed
 from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.run import Job, Trainer, run
 from s2snet.evaluation.scores import read_table
@@ -119,10 +119,12 @@ def _defence(name: str, module: nn.Module) -> Defence:
     return Defence(name, name, whole, [], weights.fingerprint(whole), about)
 
 
-def _images(given: DataLoader | Dataset | tuple[Tensor, Tensor], classes: Sequence[str] | None) -> Images | Streamed:
+def _images(
+    given: DataLoader | Dataset | tuple[Tensor, Tensor], classes: Sequence[str] | None
+) -> Images | ImageFiles | Streamed:
     if isinstance(given, DataLoader):
         given = given.dataset
-    if isinstance(given, Images | Streamed):
+    if isinstance(given, Images | ImageFiles | Streamed):
         return given
     if isinstance(given, tuple):
         images, labels = given

@@ -38,6 +38,8 @@ class Recipe:
     schedule: str = "poly"
     clip: float | None = None
     shift: int = 0
+    flip: bool = False
+    scale: Any = None
     early_stopping: str | None = None
     patience: int = 10
     save_every: int | None = None
@@ -185,6 +187,8 @@ def train_settings(config: DictConfig) -> TrainSettings:
     for key in ("epochs", "batch_size", "patience", "save_every"):
         if recipe[key] is not None and recipe[key] < 1:
             raise BadInput(f"{key}={recipe[key]} in the recipe of stage {settings.stage}: at least 1")
+    for chosen in vars(settings.recipes).values():
+        _crop(chosen.scale)
     if recipe["early_stopping"] is not None:
         choose("recipe's early_stopping", recipe["early_stopping"], MEASURED[settings.stage])
     choose("logger.name", settings.logger.name, ("csv", "wandb"))
@@ -269,6 +273,17 @@ def _alike(value: Any, default: Any) -> bool:
     if isinstance(default, float) and isinstance(value, int):
         return not isinstance(value, bool)
     return type(value) is type(default)
+
+
+def _crop(scale: Any) -> None:
+    """BadInput for a recipe's scale that is neither null nor two shares of an image's area."""
+    if scale is None:
+        return
+    numbers = isinstance(scale, list) and len(scale) == 2 and all(type(share) in (int, float) for share in scale)
+    if not numbers or not 0 < scale[0] <= scale[1] <= 1:
+        raise BadInput(
+            f"recipe's scale={scale}: null, or the least and the most share of the area, such as [0.08, 1.0]"
+        )
 
 
 def radius(name: str, value: Any, norm: str) -> float:

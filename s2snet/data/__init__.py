@@ -7,6 +7,9 @@ from typing import Any
 from s2snet.choices import nearest
 from s2snet.data import published
 from s2snet.data.digits import digits
+from s2snet.data.files import ImageFiles
+from s2snet.data.imagefolder import imagefolder
+from s2snet.data.imagenet import imagenet
 from s2snet.data.images import Images, Splits, Streamed
 from s2snet.data.webdataset import Shards, webdataset
 
@@ -17,10 +20,12 @@ DATA = {
     "cifar10": published.cifar10,
     "cifar100": published.cifar100,
     "svhn": published.svhn,
+    "imagefolder": imagefolder,
+    "imagenet": imagenet,
     "webdataset": webdataset,
 }
 
-__all__ = ["DATA", "Images", "Shards", "Splits", "Streamed", "load"]
+__all__ = ["DATA", "ImageFiles", "Images", "Shards", "Splits", "Streamed", "load", "load_chosen"]
 
 
 def load(name: str, data_root: str | Path | None = None, **options: Any) -> Splits:
@@ -38,3 +43,12 @@ def load(name: str, data_root: str | Path | None = None, **options: Any) -> Spli
     if "data_root" in allowed:
         options["data_root"] = data_root
     return DATA[name](**options)
+
+
+def load_chosen(settings: Any) -> Splits:
+    """The splits that a command's settings name. Classes that those leave to be counted stand in them afterwards."""
+    splits = load(data_root=settings.data_root, **settings.data)
+    for chosen in (settings.data, settings.classifier):
+        if "classes" in chosen and chosen["classes"] is None:
+            chosen["classes"] = len(splits.test.classes) or None
+    return splits

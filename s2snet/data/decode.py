@@ -26,14 +26,20 @@ class Damaged(ValueError):
 
 
 def decode(source: Path | bytes, channels: int = 3, name: str = "") -> Tensor:
-    """The image in a file, or in a file's bytes, as uint8 [channels, H, W]; channels 3 (RGB) or 1 (grey, ITU-R 601).
+    """The image in a file, or in a file's bytes, as uint8 [channels, H, W]; see `picture`."""
+    pixels = np.array(picture(source, channels, name))
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
+
+
+def picture(source: Path | bytes, channels: int = 3, name: str = "") -> Image.Image:
+    """The same as Pillow holds it: eight bits, upright, opaque; channels 3 (RGB) or 1 (grey, ITU-R 601).
 
     Grey and palette images are repeated or looked up; transparent ones are laid on BACKGROUND; CMYK is turned to RGB
     by Pillow's rule (no colour profile; the inverted CMYK of Adobe's JPEGs is seen to); 16 bits are scaled to 8, not
     clipped; EXIF orientation is applied; of an animation the first frame counts. `name` says in a message where bytes
     came from. Damaged for a file that is missing, empty, truncated, no image, or has more than MOST_PIXELS.
     """
-    name = _one_line(name or (str(source) if isinstance(source, Path) else "bytes"))
+    name = one_line(name or (str(source) if isinstance(source, Path) else "bytes"))
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
         if not content:
@@ -42,15 +48,14 @@ def decode(source: Path | bytes, channels: int = 3, name: str = "") -> Tensor:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels; at most {MOST_PIXELS:,} are decoded")
             image.load()
-            pixels = np.array(_eight_bits(_upright(image)).convert("RGB" if channels == 3 else "L"))
+            return _eight_bits(_upright(image)).convert("RGB" if channels == 3 else "L")
     except UnidentifiedImageError:
         raise Damaged(f"{name}: not an image ({', '.join(FORMATS)})") from None
     except MemoryError:  # not the file's fault
         raise
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them: OSError, struct.error, ...
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise Damaged(f"{name}: {_one_line(reason)[:200]}") from None
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
+        raise Damaged(f"{name}: {one_line(reason)[:200]}") from None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -76,6 +81,6 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """The text with line ends and what cannot be shown escaped: a file's name may hold anything."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -86,6 +86,11 @@ class Splits:
     validation: Images
     test: Images
 
+    @property
+    def labelled(self) -> bool:
+        """Whether every test image has a label."""
+        return bool((self.test.labels >= 0).all())
+
     def facts(self) -> dict[str, Any]:
         """What a weights file says of the data: sizes, classes, and the fingerprint of the training images."""
         return {

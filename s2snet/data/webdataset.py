@@ -1,7 +1,7 @@
 """`data=webdataset`: shards to train on as a stream; the last ones by name are held out for validation and test.
 
-What becomes of one sample (the rules by which it is rejected, how it is resized and cut) is here; in which order
-samples come, and where a stream goes on after an interruption, is in s2snet/training/streaming.py.
+By which rules a sample is rejected is here; in which order samples come, how they are cut at random, and where a stream
+goes on after an interruption, is in s2snet/training/streaming.py.
 """
 
 import hashlib
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from PIL import Image, ImageStat
 
 from s2snet.choices import nearest
-from s2snet.data.decode import Damaged, decode
+from s2snet.data.carving import Transform, transform
+from s2snet.data.decode import Damaged, picture
+from s2snet.data.files import middle, refuse_narrow
 from s2snet.data.images import Images, Splits
 from s2snet.data.shards import Sample, expand, samples
 
@@ -43,7 +45,7 @@ class Reject:
 
 
 class Shards:
-    """Tar shards to train on: samples of one by its number, and how one becomes an image. Holds no images.
+    """Tar shards to train on: samples of one by its number, and the picture of one. Holds no images.
 
     `epoch_images` is the length: how many images count as an epoch. With `labelled`, samples without a label below
     `len(classes)` are rejected.
@@ -55,19 +57,14 @@ class Shards:
         self,
         names: list[str],
         reject: Reject,
-        resize: int,
-        size: int,
-        channels: int,
-        flip: bool,
+        shape: Transform,
         shuffle: int,
         classes: list[str],
         epoch_images: int | None = None,
-        mean: tuple | None = None,
-        std: tuple | None = None,
     ):
         self.names, self.reject, self.shuffle, self.classes = names, reject, shuffle, classes
-        self.resize, self.size, self.channels, self.flip = resize, size, channels, flip
-        self.epoch_images, self.mean, self.std = epoch_images, mean, std
+        self.size, self.resize, self.channels, self.mean, self.std = shape
+        self.epoch_images = epoch_images
 
     def __len__(self) -> int:
         if self.epoch_images is None:
@@ -78,7 +75,7 @@ class Shards:
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the shards' names, the sizes of local files and what is made of a sample. Reads none."""
-        options = (self.reject, self.resize, self.size, self.channels, self.flip, self.shuffle, len(self.classes))
+        options = (self.reject, self.resize, self.size, self.channels, self.shuffle, len(self.classes))
         digest = hashlib.sha256(repr(options).encode())
         for name in self.names:
             file = Path(name)
@@ -93,50 +90,39 @@ class Shards:
         """The sample's class, or -1 where it has none of ours."""
         return sample.label if sample.label < len(self.classes) else -1
 
-    def image(self, sample: Sample, seed: int | None = None) -> Tensor:
-        """The sample as uint8 [C, size, size]; Rejected where a rule says so.
-
-        A seed draws place and flip of the cut; without one it is the middle. The caller's random state stays.
-        """
+    def picture(self, sample: Sample) -> Image.Image:
+        """The sample decoded, at its own size; Rejected where a rule says so."""
         if sample.rejected and (sample.rejected != "duplicate" or self.reject.duplicates):
             raise Rejected(sample.rejected, f"{sample.name}: {sample.reason}")
         if self.labelled and self.label(sample) < 0:
             raise Rejected("no_label", f"{sample.name}: no label from 0 to {len(self.classes) - 1}")
         try:
-            image = decode(sample.image, self.channels, sample.name)
+            image = picture(sample.image, self.channels, sample.name)
+            refuse_narrow(image, self.resize, sample.name)
         except Damaged as error:
             raise Rejected("undecodable", str(error)) from None
-        self._judge_sides(image, sample.name)
-        from torchvision.transforms import v2
+        self._judge(image, sample.name)
+        return image
 
-        image = v2.functional.resize(image, [self.resize], antialias=True)
-        self._judge_pixels(image, sample.name)
-        if seed is None:
-            return v2.functional.center_crop(image, [self.size, self.size])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return v2.RandomHorizontalFlip(0.5 if self.flip else 0.0)(v2.RandomCrop(self.size)(image))
-
-    def _judge_sides(self, image: Tensor, name: str) -> None:
-        short, long = sorted(image.shape[1:])
-        if self.reject.least_side is not None and short < self.reject.least_side:
-            raise Rejected("small", f"{name}: {short} pixels; at least {self.reject.least_side} a side")
-        if self.reject.most_aspect is not None and long > self.reject.most_aspect * short:
-            raise Rejected("aspect", f"{name}: {short} by {long} pixels; at most 1 : {self.reject.most_aspect}")
-
-    def _judge_pixels(self, image: Tensor, name: str) -> None:
-        if self.reject.least_std is not None:
-            std = float((image.flatten(1).float() / 255).std(dim=1).max())
-            if std < self.reject.least_std:
-                raise Rejected("constant", f"{name}: std {std:.4f} of its pixels; at least {self.reject.least_std}")
+    def _judge(self, image: Image.Image, name: str) -> None:
+        rules = self.reject
+        short, long = sorted(image.size)
+        if rules.least_side is not None and short < rules.least_side:
+            raise Rejected("small", f"{name}: {short} pixels; at least {rules.least_side} a side")
+        if rules.most_aspect is not None and long > rules.most_aspect * short:
+            raise Rejected("aspect", f"{name}: {short} by {long} pixels; at most 1 : {rules.most_aspect}")
+        if rules.least_std is not None:
+            std = max(ImageStat.Stat(image).stddev) / 255
+            if std < rules.least_std:
+                raise Rejected("constant", f"{name}: std {std:.4f} of its pixels; at least {rules.least_std}")
 
 
 def webdataset(
     shards: str | list[str] | None = None,
     data_root: str | Path | None = None,
     epoch_images: int | None = None,
-    resize: int = 256,
     size: int = 224,
+    resize: int | None = None,
     flip: bool = True,
     channels: int = 3,
     classes: int = 1000,
@@ -149,17 +135,14 @@ def webdataset(
 ) -> Splits:
     """Splits whose training part is a stream (`Shards`); of the held-out images every other one is a test image.
 
-    Local shards lie below `data_root`. Reads the held-out shards until they gave `held_out_images`, by the same rules
-    of rejection. ValueError, in one line, for options and shards that do not go together.
+    Local shards lie below `data_root`; `flip` is a fact for the recipes' augmentation. Reads the held-out shards until
+    they gave `held_out_images`, by the same rules of rejection. ValueError, in one line, for options and shards that do
+    not go together.
     """
-    from s2snet import torchvision_cpu
-
-    torchvision_cpu.mend()
     if not shards:
         raise ValueError("data.shards is needed: a file, folder, glob or URL; {000..019} in it stands for a range")
     for option, value, least in (
         ("epoch_images", epoch_images, 1),
-        ("size", size, 1),
         ("classes", classes, 1),
         ("shuffle", shuffle, 1),
         ("held_out_shards", held_out_shards, 1),
@@ -167,15 +150,12 @@ def webdataset(
     ):
         if value is not None and value < least:
             raise ValueError(f"data.{option}={value}: at least {least}")
-    if resize < size:
-        raise ValueError(f"data.resize={resize}: at least data.size={size}, which is cut out of it")
-    if channels not in (1, 3):
-        raise ValueError(f"data.channels={channels}: 3, or 1 for grey")
+    shape = transform(size, resize, channels, mean, std)
     names = expand(shards, Path(data_root) if data_root is not None else None)
     if len(names) <= held_out_shards:
         raise ValueError(f"data.shards: {len(names)} found, and data.held_out_shards={held_out_shards}: none to train")
-    labels = [str(number) for number in range(classes)]
-    options = (_reject(reject or {}), resize, size, channels, flip, shuffle, labels, epoch_images, mean, std)
+    names_of_classes = [str(number) for number in range(classes)]
+    options = (_reject(reject or {}), shape, shuffle, names_of_classes, epoch_images)
     validation, test = _held_out(Shards(names[-held_out_shards:], *options), held_out_images)
     return Splits(Shards(names[:-held_out_shards], *options), validation, test)
 
@@ -193,12 +173,15 @@ def _reject(given: dict) -> Reject:
 
 
 def _held_out(shards: Shards, most: int) -> tuple[Images, Images]:
-    """Validation and test images: by turns, the first `most` that no rule rejects."""
+    """Validation and test images: by turns, the first `most` that no rule rejects.
+
+    Where some of them have labels, those without are left out.
+    """
     images, labels, rejected = [], [], Counter()
     first = ""
     for sample in (sample for number in range(len(shards.names)) for sample in shards.samples(number)):
         try:
-            images.append(shards.image(sample))
+            images.append(middle(shards.picture(sample), shards.resize, shards.size, sample.name))
             labels.append(shards.label(sample))
         except Rejected as reason:
             rejected[reason.rule] += 1
@@ -211,8 +194,10 @@ def _held_out(shards: Shards, most: int) -> tuple[Images, Images]:
             f"data.held_out_shards={len(shards.names)}: {len(images)} images in {', '.join(shards.names)}, and two are "
             f"needed, to validate and to test{why if rejected else ''}"
         )
-    stacked, every = torch.stack(images), torch.arange(len(images))
-    parts = [every[start::2] for start in (0, 1)]
+    stacked, found = torch.stack(images), torch.tensor(labels)
+    usable = torch.arange(len(images))
+    if (found >= 0).sum() > 1:
+        usable = usable[found >= 0]
     facts = (shards.classes, shards.mean, shards.std)
-    validation, test = (Images(stacked[part], torch.tensor(labels)[part], part, *facts) for part in parts)
+    validation, test = (Images(stacked[part], found[part], part, *facts) for part in (usable[0::2], usable[1::2]))
     return validation, test

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from s2snet.data.files import readable
 from s2snet.evaluation.cells import Cell
 from s2snet.evaluation.engine import repeatable
 from s2snet.evaluation.ledger import Ledger
@@ -70,4 +71,6 @@ def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Ca
 
 
 def _batches(train: Any) -> Callable[[Tensor], Tensor]:
-    return lambda places: torch.stack([train[int(place)][0] for place in places])
+    """The training images at some places; for a damaged file the next, as in training."""
+    read = train.__getitem__
+    return lambda places: torch.stack([readable(read, int(place), len(train))[0] for place in places])

@@ -8,6 +8,7 @@ from s2snet.evaluation import defences as defending
 from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.forecast import forecast
 from s2snet.evaluation.run import Job, run
+from s2snet.models.suits import suits
 
 
 def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]) -> Path | None:
@@ -15,17 +16,20 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
 
     `explicit` says that the user named the defences, so that one without weights is an error and not left out.
     """
-    splits = data.load(data_root=settings.data_root, **settings.data)
-    unlabelled = int((splits.test.labels < 0).sum())
-    if unlabelled:
-        raise ValueError(f"data={settings.data['name']}: {unlabelled} of {len(splits.test)} test images have no label")
+    splits = data.load_chosen(settings)
+    if not splits.labelled:
+        raise ValueError(f"data={settings.data['name']} has no labels: an evaluation needs them")
     notes: list[str] = []
+    defences = _defences(settings, explicit, notes, say)
+    for defence in defences:
+        shape = settings.data["channels"], settings.data["size"]
+        suits(defence.module, f"defence {defence.name}", *shape)
+        suits(defence.module.classifier, f"the classifier of {defence.name}", *shape, len(splits.test.classes))
     job = Job(
         name=settings.data["name"],
         images=splits.test,
-        # Surrogates are fitted on images of any order; a stream has none such.
-        train=splits.validation if isinstance(splits.train, data.Shards) else splits.train,
-        defences=_defences(settings, explicit, notes, say),
+        train=_to_fit(splits),
+        defences=defences,
         threats={label: vars(threat) for label, threat in settings.threat.items()},
         attacks=settings.attack,
         budgets=settings.budgets,
@@ -46,6 +50,13 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
         forecast(job)
         return None
     return run(job, say)
+
+
+def _to_fit(splits: data.Splits) -> data.Images | data.ImageFiles | None:
+    """The images that surrogates are fitted on, by number, which a stream does not have."""
+    if isinstance(splits.train, data.Shards):
+        return splits.validation
+    return splits.train if len(splits.train) else None
 
 
 def _defences(settings, explicit: bool, notes: list[str], say: Callable[[str], None]) -> list[Defence]:

@@ -16,6 +16,7 @@ from torch import nn
 from s2snet import weights
 from s2snet.attacks.balls import NORMS
 from s2snet.choices import choose
+from s2snet.data.files import damaged
 from s2snet.evaluation import cells as planning
 from s2snet.evaluation import fits, foreign, progress, ranks, results
 from s2snet.evaluation.costs import Costs, shares
@@ -97,7 +98,14 @@ class Plan:
 
 
 def plan(job: Job) -> Plan:
-    """The cells of a job. Costs a few forwards of every defence; reads the test images once for their fingerprint."""
+    """The cells of a job. Costs a few forwards of every defence; reads the test images, and once more their files.
+
+    ValueError, in one line, where files of selected images are damaged: none may be left out of an accuracy.
+    """
+    broken = damaged(job.images, range(job.count))
+    if broken:
+        named = "; ".join(list(broken.values())[:3]) + ("; ..." if len(broken) > 3 else "")
+        raise ValueError(f"{len(broken)} of {job.count} test images damaged; mend or remove them: {named}")
     probe = torch.stack([job.images[place][0] for place in range(min(PROBE, len(job.images)))])
     shape = tuple(probe.shape[1:])
     data = {

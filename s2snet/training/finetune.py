@@ -51,8 +51,13 @@ class FinetuneDecoder(Stage):
         return loss
 
     def measure(self, batch) -> dict[str, Tensor]:
-        """Cross-entropy and accuracy of the defended classifier on one validation batch."""
+        """Cross-entropy and accuracy of the defended classifier on one validation batch.
+
+        For images without labels (-1) the classifier's own predictions on the clean ones stand in.
+        """
         images, labels, _ = batch
         with torch.no_grad():
             logits = self.classifier(self.trained(images))
+            if (labels < 0).any():
+                labels = torch.where(labels < 0, self.classifier(images).argmax(dim=1), labels)
         return {"loss": functional.cross_entropy(logits, labels), "accuracy": accuracy(logits, labels)}

@@ -4,17 +4,18 @@ So the number of workers, the number of ranks (at an equal global batch) and an 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
 
-from s2snet.data import Images, Splits
+from s2snet.data import ImageFiles, Images, Splits
+from s2snet.data.files import readable
 
 
 def derived_seed(*parts: int) -> int:
@@ -59,27 +60,43 @@ class EpochSampler(Sampler):
 
 
 class Augmented(Dataset):
-    """Training images, each moved by up to `shift` pixels either way (what comes in from outside is 0).
+    """Training images, changed at random as the recipe says, each by a random state of (seed, epoch, index) alone.
 
-    Takes the keys of EpochSampler.
+    `scale` crops a part of that share of the area (of the file's own pixels where the images are files) and resizes
+    it; without it `shift` moves by up to so many pixels either way (what comes in from outside is 0); `flip` mirrors
+    every other image. Takes the keys of EpochSampler. For a damaged file the next image comes in; `note` is told.
     """
 
-    def __init__(self, images: Images, shift: int, seed: int):
-        self.images, self.shift, self.seed = images, shift, seed
+    def __init__(
+        self, images: Images | ImageFiles, recipe: dict[str, Any], seed: int, note: Callable[[str], None] = str
+    ):
+        self.images, self.seed, self.note = images, seed, note
+        files = isinstance(images, ImageFiles)
+        self.read = images.whole if files and recipe["scale"] else images.__getitem__
+        self.change = _changes(recipe, (images.size, images.size) if files else tuple(images[0][0].shape[1:]))
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
         epoch, place = key
-        image, label, index = self.images[place]
-        if self.shift:
-            generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, index))
-            down, right = torch.randint(0, 2 * self.shift + 1, (2,), generator=generator).tolist()
-            height, width = image.shape[1:]
-            padded = functional.pad(image, [self.shift] * 4)
-            image = padded[:, down : down + height, right : right + width]
+        image, label, index = readable(self.read, place, len(self.images), self.note)
+        if self.change is not None:
+            with torch.random.fork_rng(devices=[]):  # the processor's alone; v2 draws from no other
+                torch.default_generator.manual_seed(derived_seed(self.seed, epoch, index))
+                image = self.change(image).clamp(0, 1)
         return image, label, index
+
+
+def _changes(recipe: dict[str, Any], size: tuple[int, int]) -> v2.Transform | None:
+    steps = []
+    if recipe["scale"]:
+        steps.append(v2.RandomResizedCrop(size, scale=tuple(recipe["scale"]), antialias=True))
+    elif recipe["shift"]:
+        steps.append(v2.RandomCrop(size, padding=recipe["shift"]))
+    if recipe["flip"]:
+        steps.append(v2.RandomHorizontalFlip())
+    return v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True)]) if steps else None
 
 
 class ResumableLoader(DataLoader):
@@ -104,19 +121,30 @@ class ResumableLoader(DataLoader):
 
 
 class Batches(pl.LightningDataModule):
-    """The loaders of one run. Lightning asks for them once the ranks stand, so the sampler knows its share."""
+    """The loaders of one run. Lightning asks for them once the ranks stand, so the sampler knows its share.
 
-    def __init__(self, splits: Splits, recipe: dict[str, Any], seed: int, workers: int):
+    `callbacks` are what a run on them needs beside its own.
+    """
+
+    callbacks: tuple[pl.Callback, ...] = ()
+
+    def __init__(
+        self, splits: Splits, recipe: dict[str, Any], seed: int, workers: int, note: Callable[[str], None] = str
+    ):
         super().__init__()
-        self.splits, self.recipe, self.seed, self.workers = splits, recipe, seed, workers
+        self.splits, self.recipe, self.seed, self.workers, self.note = splits, recipe, seed, workers, note
 
     def batches(self, ranks: int) -> int:
         return batches(len(self.splits.train), self.recipe["batch_size"], ranks)
 
+    def facts(self) -> dict[str, Any]:
+        """What the weights' header says of the data beside the splits' facts. All ranks must ask."""
+        return {}
+
     def train_dataloader(self) -> ResumableLoader:
         sampler = EpochSampler(len(self.splits.train), self.recipe["batch_size"], self.seed)
         return ResumableLoader(
-            Augmented(self.splits.train, self.recipe["shift"], self.seed),
+            Augmented(self.splits.train, self.recipe, self.seed, self.note),
             batch_size=sampler.batch_size,
             sampler=sampler,
             num_workers=self.workers,

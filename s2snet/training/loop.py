@@ -16,14 +16,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from s2snet import data, models, runs, weights
+from s2snet.models.suits import suits
 from s2snet.training.adversarial import TrainAdversarial
 from s2snet.training.autoencoder import TrainAutoencoder
 from s2snet.training.classifier import TrainClassifier
 from s2snet.training.finetune import FinetuneDecoder
 from s2snet.training.loaders import Batches, derived_seed
 from s2snet.training.loggers import METRICS, log_weights, loggers
+from s2snet.training.skipped import DAMAGED, Skipped
 from s2snet.training.stage import Stage
-from s2snet.training.streaming import REJECTED, CountRejected, StreamBatches, check
+from s2snet.training.streaming import StreamBatches
 
 CHECKPOINT = "checkpoints/last.ckpt"
 
@@ -43,16 +45,15 @@ def train(settings, config_yaml: str, command: str) -> Path:
     shelf = runs.Shelf(Path(settings.runs) / settings.data["name"])
     folder = Path(settings.output or shelf.folder / runs.run_name(kind, settings.classifier, settings.autoencoder))
     checkpoint = _checkpoint(folder, settings)
-    splits = data.load(data_root=settings.data_root, **settings.data)
-    streamed = isinstance(splits.train, data.Shards)
-    if streamed:
-        check(splits, settings.stage, settings.recipe)
+    splits = data.load_chosen(settings)
+    _trainable(settings, splits)
     stage, facts = _build(settings, shelf, say)
+    _suitable(stage, settings, splits)
     stage.to(memory_format=torch.channels_last)  # a quarter faster; the weights are the same
     recipe, trainer = settings.recipe, settings.trainer
     if rank_zero_only.rank == 0:
         if checkpoint is None:  # what an earlier run left must not pass for this one's, should it be interrupted
-            for left in (folder / runs.WEIGHTS, folder / CHECKPOINT, folder / METRICS, folder / REJECTED):
+            for left in (folder / runs.WEIGHTS, folder / CHECKPOINT, folder / METRICS, folder / DAMAGED):
                 left.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config_yaml)
@@ -64,10 +65,10 @@ def train(settings, config_yaml: str, command: str) -> Path:
     if trainer.progress:
         callbacks.append(RichProgressBar())
     say(f"stage {settings.stage}: {stage.trained.config['name']} on {len(splits.train)} images -> {folder}")
-    given = (splits, recipe, settings.seed, trainer.workers)
-    batches = StreamBatches(*given, log=folder / REJECTED) if streamed else Batches(*given)
-    if streamed:
-        callbacks.append(CountRejected())
+    skipped = Skipped(folder)
+    splits.validation = skipped.without(splits.validation, "validation")
+    batches = _batches(settings, splits, skipped)
+    callbacks += batches.callbacks
     lightning = pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,
@@ -89,21 +90,23 @@ def train(settings, config_yaml: str, command: str) -> Path:
     except SystemExit:  # Ctrl-C, as Lightning ends it
         say(f"interrupted; the same command with ckpt_path=last goes on from {folder / CHECKPOINT}")
         raise
-    about_data = {"rejected": batches.rejected()} if streamed else {}
+    about_data = batches.facts()
     if not lightning.is_global_zero:
         return folder / runs.WEIGHTS
     if best is not None and best.best_model_path:
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         stage.load_state_dict(state)
         say(f"kept the weights of the best {best.monitor}: {best.best_model_score:.4f}")
+    splits.test = skipped.without(splits.test, "test")
     facts["metrics"] = _test(stage.cpu(), splits.test)
+    damaged = skipped.count()
     path = folder / runs.WEIGHTS
     header = weights.save(
         stage.trained,
         path,
         kind=kind,
         stage=settings.stage,
-        data={**settings.data, **splits.facts(), **about_data},
+        data={**settings.data, **splits.facts(), **about_data, "damaged": damaged},
         input={"range": [0, 1], "channels": settings.data["channels"], "size": settings.data["size"]},
         recipe=recipe,
         seed=settings.seed,
@@ -112,11 +115,50 @@ def train(settings, config_yaml: str, command: str) -> Path:
     )
     log_weights(found, path, header)
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in facts["metrics"].items())
-    if streamed:
+    if about_data.get("rejected"):
         counts = ", ".join(f"{count} {rule}" for rule, count in about_data["rejected"].items())
-        say(f"rejected of what was read: {f'{counts}; named in {folder / REJECTED}' if counts else 'nothing'}")
+        say(f"rejected of what was read: {counts}")
+    if damaged:
+        say(f"damaged images, skipped: {damaged}, named in {skipped.path}")
     say(f"{path}: {metrics} on {len(splits.test)} test images")
     return path
+
+
+def _trainable(settings, splits: data.Splits) -> None:
+    """ValueError, in one line, where these data are not for this stage."""
+    name = settings.data["name"]
+    if not len(splits.train):
+        raise ValueError(f"data={name}: no image is left to train on, all {len(splits.test)} are test images")
+    if splits.labelled or settings.stage == "1":
+        return
+    if _needs_labels(settings):
+        raise ValueError(
+            f"data={name} has no labels: allowed are stage=1, and stage=2 with recipes.stage2.labels=classifier"
+        )
+    if settings.classifier.get("classes", 0) is None and not settings.from_classifier:
+        raise ValueError("data.classes=null: images without labels don't say how many classes the classifier has")
+
+
+def _needs_labels(settings) -> bool:
+    return settings.stage != "1" and settings.recipe.get("labels") != "classifier"
+
+
+def _batches(settings, splits: data.Splits, skipped: Skipped) -> Batches:
+    """The loaders that go with the kind of the training images."""
+    kind = Batches
+    if isinstance(splits.train, data.Shards):
+        kind, splits.train.labelled = StreamBatches, _needs_labels(settings)
+    return kind(splits, settings.recipe, settings.seed, settings.trainer.workers, skipped.note)
+
+
+def _suitable(stage: Stage, settings, splits: data.Splits) -> None:
+    """ValueError, in one line, where a network of the stage does not go with the data."""
+    shape, classes = (settings.data["channels"], settings.data["size"]), len(splits.test.classes)
+    networks = {stage.trained.config["name"]: stage.trained}
+    if isinstance(stage, FinetuneDecoder):
+        networks["the classifier"] = stage.classifier
+    for name, network in networks.items():
+        suits(network, name, *shape, classes if splits.labelled else None)
 
 
 def _build(settings, shelf: runs.Shelf, say) -> tuple[Stage, dict[str, Any]]:

@@ -8,9 +8,8 @@ read ahead. Going on reads that shard again from its start and decodes nothing o
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,15 +17,15 @@ import torch.distributed
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torchvision.transforms import v2
 
-from s2snet.data import Shards, Splits
+from s2snet.data import Shards
 from s2snet.data.shards import Sample
 from s2snet.data.webdataset import RULES, Rejected
 from s2snet.training.loaders import Batches, batches, derived_seed
 
 Position = tuple[int, int, int]  # pass, place of the shard in the slot's order, samples taken from it
-REJECTED = "rejected.txt"
-MOST_NAMED = 10_000  # lines of it; what comes after them is only counted
+NAMED = ("broken_shard", "refused", "undecodable")  # rules whose samples are named, as damaged; others only counted
 
 
 def shard_order(count: int, seed: int, passed: int, slot: int, slots: int) -> list[int]:
@@ -52,8 +51,11 @@ def shuffled(samples: Iterable[Sample], size: int, seed: int) -> Iterator[Sample
 class Slot:
     """One slot's batches, without end, from a position on."""
 
-    def __init__(self, shards: Shards, batch_size: int, seed: int, slot: int, slots: int, position: Position):
-        self.shards, self.batch_size, self.seed = shards, batch_size, seed
+    def __init__(
+        self, shards: Shards, recipe: dict[str, Any], seed: int, slot: int, slots: int, position: Position = (0, 0, 0)
+    ):
+        self.shards, self.batch_size, self.seed = shards, recipe["batch_size"], seed
+        self.change = _changes(shards, recipe)
         self.slot, self.slots, self.position = slot, slots, position
 
     def __iter__(self) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor], Position, list[tuple[str, str]]] | ValueError]:
@@ -74,12 +76,14 @@ class Slot:
                 )
                 return
             try:
-                image = self.shards.image(sample, derived_seed(self.seed, position[0], number, sample.place))
+                picture = self.shards.picture(sample)
             except Rejected as reason:
                 rejected.append((reason.rule, str(reason)))
                 continue
             fruitful = position[0]
-            images.append(image.float() / 255)
+            with torch.random.fork_rng(devices=[]):  # the processor's alone; v2 draws from no other
+                torch.default_generator.manual_seed(derived_seed(self.seed, position[0], number, sample.place))
+                images.append(self.change(picture).float() / 255)
             labels.append(self.shards.label(sample))
             index.append((number << 32) + sample.place)
             if len(images) == self.batch_size:
@@ -100,6 +104,17 @@ class Slot:
             passed, first = passed + 1, 0
 
 
+def _changes(shards: Shards, recipe: dict[str, Any]) -> v2.Transform:
+    """From a picture to uint8 [C, size, size], at random; a crop from anywhere stands for `shift`."""
+    if recipe["scale"]:
+        steps = [v2.RandomResizedCrop(shards.size, scale=tuple(recipe["scale"]), antialias=True)]
+    else:
+        steps = [v2.Resize(shards.resize, antialias=True), v2.RandomCrop(shards.size)]
+    if recipe["flip"]:
+        steps.append(v2.RandomHorizontalFlip())
+    return v2.Compose([*steps, v2.PILToTensor()])
+
+
 class _Workers(IterableDataset):
     """Worker k of a DataLoader reads slot k of this list."""
 
@@ -114,22 +129,23 @@ class _Workers(IterableDataset):
 class StreamLoader:
     """Batches of this rank, from its slots by turns; an epoch is a number of batches. Lightning keeps its state.
 
-    `rejected` counts by rule, up to the last batch handed out; `log` is a file that names what was rejected.
+    `rejected` counts by rule, up to the last batch handed out; `note` is told what was damaged.
     """
 
-    def __init__(self, shards: Shards, batch_size: int, seed: int, workers: int, log: Path | None = None):
-        self.shards, self.batch_size, self.seed, self.workers, self.log = shards, batch_size, seed, workers, log
+    def __init__(
+        self, shards: Shards, recipe: dict[str, Any], seed: int, workers: int, note: Callable[[str], None] = str
+    ):
+        self.shards, self.recipe, self.seed, self.workers, self.note = shards, recipe, seed, workers, note
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.rank = torch.distributed.get_rank() if distributed else 0
         self.ranks = torch.distributed.get_world_size() if distributed else 1
         self.handed_out = 0
         self.positions: list[Position] = [(0, 0, 0)] * max(1, workers)
         self.rejected: Counter[str] = Counter()
-        self._named: set[str] = set()
         self._iterator: Iterator | None = None  # one for all epochs: what was read ahead must not be lost between them
 
     def __len__(self) -> int:
-        return batches(len(self.shards), self.batch_size, self.ranks)
+        return batches(len(self.shards), self.recipe["batch_size"], self.ranks)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         if self._iterator is None:
@@ -142,7 +158,9 @@ class StreamLoader:
             self.positions[self.handed_out % len(self.positions)] = position
             self.handed_out += 1
             self.rejected.update(rule for rule, _ in rejected)
-            self._name(rejected)
+            for rule, reason in rejected:
+                if rule in NAMED:
+                    self.note(reason)
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
@@ -167,7 +185,7 @@ class StreamLoader:
         return {
             "number of ranks": self.ranks,
             "trainer.workers": len(self.positions),
-            "batch_size": self.batch_size,
+            "batch_size": self.recipe["batch_size"],
             "seed": self.seed,
             "data.epoch_images": len(self.shards),
             "data.shards and options of data": self._fingerprint,
@@ -186,39 +204,10 @@ class StreamLoader:
             )
         turn = self.handed_out % own  # a DataLoader asks its first worker first
         slots = [
-            Slot(self.shards, self.batch_size, self.seed, self.rank * own + k, own * self.ranks, self.positions[k])
+            Slot(self.shards, self.recipe, self.seed, self.rank * own + k, own * self.ranks, self.positions[k])
             for k in (*range(turn, own), *range(turn))
         ]
         return DataLoader(_Workers(slots), batch_size=None, num_workers=self.workers, collate_fn=_as_it_is)
-
-    def _name(self, rejected: list[tuple[str, str]]) -> None:
-        """Adds lines `RULE: NAME: reason` to the log, each once."""
-        if self.log is None or not rejected:
-            return
-        if not self._named and self.log.is_file():
-            self._named = set(self.log.read_text().splitlines())
-        fresh = [line for line in (f"{rule}: {reason}" for rule, reason in rejected) if line not in self._named]
-        fresh = fresh[: max(0, MOST_NAMED - len(self._named))]
-        self._named.update(fresh)
-        with self.log.open("a") as file:
-            file.write("".join(f"{line}\n" for line in fresh))
-
-
-class StreamBatches(Batches):
-    """The loaders of a run on shards; `log` is where rejected samples are named."""
-
-    def __init__(self, splits: Splits, recipe: dict[str, Any], seed: int, workers: int, log: Path):
-        super().__init__(splits, recipe, seed, workers)
-        self.log = log
-
-    def train_dataloader(self) -> StreamLoader:
-        self.loader = StreamLoader(self.splits.train, self.recipe["batch_size"], self.seed, self.workers, self.log)
-        return self.loader
-
-    def rejected(self) -> dict[str, int]:
-        """What all ranks rejected in this run, and before it was resumed, by rule. All ranks must call it."""
-        total = sum(map(Counter, _gathered(dict(self.loader.rejected))), Counter())
-        return {rule: total[rule] for rule in RULES if total[rule]}
 
 
 class CountRejected(Callback):
@@ -230,18 +219,19 @@ class CountRejected(Callback):
         stage.log_dict(counts, on_epoch=True, sync_dist=True, reduce_fx="sum")
 
 
-def check(splits: Splits, stage: str, recipe: dict[str, Any]) -> None:
-    """Makes the stream ready for a stage. ValueError, in one line, where it lacks a length or labels for it."""
-    len(splits.train)
-    if stage == "1":
-        return
-    splits.train.labelled = stage != "2" or recipe["labels"] == "truth"
-    held_out = torch.cat([splits.validation.labels, splits.test.labels])
-    if (held_out < 0).any():
-        raise ValueError(
-            f"stage={stage} needs labels, and {int((held_out < 0).sum())} of {len(held_out)} held-out images have none "
-            f"from 0 to {len(splits.train.classes) - 1} in a .cls or .json member beside them"
-        )
+class StreamBatches(Batches):
+    """The loaders of a run on shards."""
+
+    callbacks = (CountRejected(),)
+
+    def train_dataloader(self) -> StreamLoader:
+        self.loader = StreamLoader(self.splits.train, self.recipe, self.seed, self.workers, self.note)
+        return self.loader
+
+    def facts(self) -> dict[str, Any]:
+        """`rejected`: how many samples all ranks passed over, by rule, also before the run was resumed."""
+        total = sum(map(Counter, _gathered(dict(self.loader.rejected))), Counter())
+        return {"rejected": {rule: total[rule] for rule in RULES if total[rule]}}
 
 
 def _gathered(own: Any) -> list[Any]:

@@ -5,16 +5,20 @@ from collections import Counter
 
 import pytest
 import torch
+from trees import OPTIONS, plant_all
 
 from s2snet import data
 from s2snet.data import DATA
 
 
 @pytest.fixture(scope="module", params=DATA)
-def splits(request):
-    """Each data set; those that are not shipped where S2SNET_DATA has them."""
+def splits(request, tmp_path_factory):
+    """Each data set; those that are not shipped where S2SNET_DATA has them, those of image files on a few."""
     if request.param == "digits":
         return data.load("digits")
+    if request.param in OPTIONS:
+        planted = plant_all(tmp_path_factory.mktemp("planted"))
+        return data.load(request.param, data_root=planted, **OPTIONS[request.param])
     try:
         return data.load(request.param, data_root=os.environ.get("S2SNET_DATA", "nowhere"), download=False)
     except ValueError as missing:
@@ -53,10 +57,18 @@ def test_items_are_what_networks_expect(splits):
         image, label, index = part[1]
         assert image.dtype == torch.float32
         assert 0 <= image.min() < image.max() <= 1
-        scale = 255 if part.images.dtype == torch.uint8 else 1
-        assert torch.equal(image, part.images[1].float() / scale)
         assert (label, index) == (int(part.labels[1]), int(part.index[1]))
-        assert len(part.images) == len(part.labels) == len(part.index) == len(part)
+        assert len(part.labels) == len(part.index) == len(part)
+        if hasattr(part, "images"):  # in memory
+            scale = 255 if part.images.dtype == torch.uint8 else 1
+            assert torch.equal(image, part.images[1].float() / scale)
+            assert len(part.images) == len(part)
+
+
+def test_test_images_come_in_ascending_order_of_index_and_fingerprints_repeat(splits):
+    assert splits.test.index.tolist() == sorted(splits.test.index.tolist())
+    assert splits.labelled and max(splits.test.labels.tolist()) < len(splits.test.classes)
+    assert splits.validation.fingerprint() == splits.validation.fingerprint() != splits.test.fingerprint()
 
 
 @pytest.mark.parametrize("size, channels", [(8, 1), (28, 3), (32, 1), (33, 3)])

@@ -1,7 +1,6 @@
 """Tar shards: what they hold, whatever they hold; the rules of rejection; the held-out images."""
 
 import http.server
-import io
 import tarfile
 import threading
 from pathlib import Path
@@ -264,57 +263,26 @@ def test_each_rule_rejects_its_image_and_can_be_switched_off(tmp_path, rule):
         write_tar(tmp_path / f"{number}.tar", [*members, member("more.jpg", jpeg(1, 40, 40))])
     train = data.load("webdataset", shards=str(tmp_path), **SMALL).train
     good, bad, _ = train.samples(0)
-    assert train.image(good).shape == (3, 16, 16)
+    assert train.picture(good).size == (40, 40)
     with pytest.raises(Rejected) as error:
-        train.image(bad)
+        train.picture(bad)
     assert error.value.rule == rule
     assert str(error.value).startswith(f"{tmp_path}/0.tar/bad.png: ") and "\n" not in str(error.value)
     if option:
         train = data.load("webdataset", shards=str(tmp_path), reject={option: None}, **SMALL).train
-        assert train.image(bad).shape == (3, 16, 16)
+        assert train.picture(bad).mode == "RGB"
 
 
 # images and splits
 
 
-def test_images_are_resized_and_cut_from_the_middle_or_by_a_seed(tmp_path):
-    write_tar(tmp_path / "0.tar", [member("a.png", noise(60, 40))])
-    write_tar(tmp_path / "1.tar", pictures(0, 2))
-    train = data.load("webdataset", shards=str(tmp_path), size=16, resize=20, reject={"least_side": 8}).train
-    (sample,) = train.samples(0)
-    from torchvision.transforms import v2
-
-    resized = v2.functional.resize(
-        torch.from_numpy(np.array(Image.open(io.BytesIO(sample.image)))).permute(2, 0, 1), [20]
-    )
-    assert resized.shape == (3, 30, 20)
-    assert torch.equal(train.image(sample), resized[:, 7:23, 2:18])
-    places = {}
-    state = torch.get_rng_state()
-    for seed in range(60):
-        drawn = train.image(sample, seed)
-        assert torch.equal(drawn, train.image(sample, seed))
-        cuts = [
-            (down, right, flip)
-            for down in range(15)
-            for right in range(5)
-            for flip in (False, True)
-            if torch.equal(drawn.flip(2) if flip else drawn, resized[:, down : down + 16, right : right + 16])
-        ]
-        assert cuts
-        places[cuts[0]] = seed
-    assert torch.equal(torch.get_rng_state(), state)
-    assert len(places) > 25 and len({flip for *_, flip in places}) == 2
-
-
 def test_the_last_shards_are_held_out_and_validate_and_test_by_turns(tmp_path):
     write_shards(tmp_path, shards=5, each=6, labels=4)
-    options = {"shards": str(tmp_path), "held_out_shards": 2, "reject": {"least_side": 8}, "classes": 3, **SMALL}
+    options = {"shards": str(tmp_path), "held_out_shards": 2, "reject": {"least_side": 8}, "classes": 4, **SMALL}
     splits = data.load("webdataset", held_out_images=9, epoch_images=20, **options)
     assert [Path(name).stem for name in splits.train.names] == ["shard-000", "shard-001", "shard-002"]
     assert splits.validation.index.tolist() == [0, 2, 4, 6, 8] and splits.test.index.tolist() == [1, 3, 5, 7]
-    # The first held-out picture is number 18; label 3 is none of the three classes.
-    expected = [number % 4 if number % 4 < 3 else -1 for number in range(18, 27)]
+    expected = [number % 4 for number in range(18, 27)]  # the first held-out picture is number 18
     assert splits.validation.labels.tolist() == expected[0::2] and splits.test.labels.tolist() == expected[1::2]
     image, _, _ = splits.test[0]
     assert image.dtype == torch.float32 and image.min() >= 0 and 0.1 < image.max() <= 1
@@ -326,6 +294,28 @@ def test_the_last_shards_are_held_out_and_validate_and_test_by_turns(tmp_path):
     assert data.load("webdataset", **options).train.fingerprint() != fingerprint
 
 
+def test_held_out_images_without_a_label_of_ours_are_left_out_where_others_have_one(tmp_path):
+    write_shards(tmp_path, shards=2, each=8, labels=4)
+    options = {"shards": str(tmp_path), "reject": {"least_side": 8}, **SMALL}
+    splits = data.load("webdataset", classes=3, **options)
+    assert (
+        splits.labelled and splits.validation.labels.tolist() == [0, 2, 1] and splits.test.labels.tolist() == [1, 0, 2]
+    )
+    write_shards(tmp_path, shards=2, each=8)
+    splits = data.load("webdataset", classes=3, **options)
+    assert not splits.labelled and len(splits.validation) == len(splits.test) == 4
+
+
+def test_a_picture_that_would_grow_beyond_memory_is_undecodable(tmp_path):
+    for number in (0, 1):
+        write_tar(tmp_path / f"{number}.tar", [*pictures(0, 2), member("z.png", encoded(Image.new("L", (60_000, 1))))])
+    off = dict.fromkeys(("least_side", "most_aspect", "least_std"))
+    train = data.load("webdataset", shards=str(tmp_path), reject=off, **SMALL | {"resize": 200}).train
+    with pytest.raises(Rejected, match=r"z.png: 60000 x 1 pixels; too long to make the shorter side 200$") as error:
+        train.picture(list(train.samples(0))[-1])
+    assert error.value.rule == "undecodable"
+
+
 @pytest.mark.parametrize(
     "options, line",
     [
@@ -335,8 +325,8 @@ def test_the_last_shards_are_held_out_and_validate_and_test_by_turns(tmp_path):
         ({"held_out_images": 1}, "data.held_out_images=1: at least 2"),
         ({"epoch_images": 0}, "data.epoch_images=0: at least 1"),
         ({"shuffle": 0}, "data.shuffle=0: at least 1"),
-        ({"resize": 12}, "data.resize=12: at least data.size=16, which is cut out of it"),
-        ({"channels": 2}, "data.channels=2: 3, or 1 for grey"),
+        ({"resize": 12}, "data.resize=12: a number of pixels, at least data.size=16"),
+        ({"channels": 2}, "data.channels=2: image files are read in 1 or 3 channels"),
         ({"reject": {"least_sid": 3}}, "data.reject.least_sid (did you mean 'least_side'?): allowed are least_side, "),
         ({"reject": {"least_std": "x"}}, "data.reject.least_std=x: a number from 0 on, or null"),
         ({"reject": {"duplicates": 1}}, "data.reject.duplicates=1: true, false or null"),

@@ -6,7 +6,8 @@ import torch
 from s2snet import data
 from s2snet.training.loaders import Augmented, Batches, EpochSampler, ResumableLoader, derived_seed
 
-RECIPE = {"batch_size": 100, "shift": 2}
+STILL = {"batch_size": 100, "shift": 0, "flip": False, "scale": None}
+RECIPE = STILL | {"shift": 2}
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +48,17 @@ def test_an_epoch_has_each_image_once(splits):
 
 def test_augmentation_is_of_seed_epoch_and_index(splits):
     """Not of the order in which images are asked for."""
-    moved = Augmented(splits.train, 2, seed=0)
+    moved = Augmented(splits.train, RECIPE, seed=0)
     first = [moved[(3, place)][0] for place in range(20)]
     again = [moved[(3, place)][0] for place in reversed(range(20))][::-1]
     assert all(map(torch.equal, first, again))
-    for other in (Augmented(splits.train, 2, seed=1), moved):
+    for other in (Augmented(splits.train, RECIPE, seed=1), moved):
         epoch = 3 if other is not moved else 4
         assert sum(not torch.equal(other[(epoch, place)][0], first[place]) for place in range(20)) > 10
 
 
 def test_augmentation_shifts_within_its_bound(splits):
-    moved, plain = Augmented(splits.train, 2, seed=0), Augmented(splits.train, 0, seed=0)
+    moved, plain = Augmented(splits.train, RECIPE, seed=0), Augmented(splits.train, STILL, seed=0)
     seen = set()
     for place in range(60):
         image = splits.train[place][0]
