@@ -17,8 +17,8 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 2**26  # 67 million, 201 MB decoded; a decompression bomb has more
 BACKGROUND = "white"  # what transparent images lie on, as on a page
 
-# Pillow warns of bombs beside the limit above, which refuses them.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow warns of what is refused here, or read as well as it can be.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Damaged(ValueError):

@@ -159,7 +159,7 @@ def image_files(folder: Path) -> Iterator[str]:
         if key in parents:
             return
         with os.scandir(path) as items:
-            there = list(items)
+            there = sorted(items, key=lambda item: item.name)
         for item in there:
             if item.name.startswith("."):
                 continue

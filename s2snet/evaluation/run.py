@@ -16,7 +16,7 @@ from torch import nn
 from s2snet import weights
 from s2snet.attacks.balls import NORMS
 from s2snet.choices import choose
-from s2snet.data.files import damaged
+from s2snet.data.files import damaged, readable
 from s2snet.evaluation import cells as planning
 from s2snet.evaluation import fits, foreign, progress, ranks, results
 from s2snet.evaluation.costs import Costs, shares
@@ -106,7 +106,8 @@ def plan(job: Job) -> Plan:
     if broken:
         named = "; ".join(list(broken.values())[:3]) + ("; ..." if len(broken) > 3 else "")
         raise ValueError(f"{len(broken)} of {job.count} test images damaged; mend or remove them: {named}")
-    probe = torch.stack([job.images[place][0] for place in range(min(PROBE, len(job.images)))])
+    total = len(job.images)
+    probe = torch.stack([readable(job.images.__getitem__, place, total)[0] for place in range(min(PROBE, total))])
     shape = tuple(probe.shape[1:])
     data = {
         "name": job.name,

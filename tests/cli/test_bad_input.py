@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from tiny import TINY, run_script
+from trees import plant
 
 from s2snet import weights
 from s2snet.models import build
@@ -18,6 +19,7 @@ TRAIN_KEYS = (
     "from_classifier, from_autoencoder, ckpt_path, overwrite, debug"
 )
 AE = "runs/digits/autoencoder-segnet_small"
+PHOTOS = "data=imagefolder data.root=photos"
 TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", "stage=3", "stage=3: allowed are classifier, 1, 2, adversarial"),
     ("train", "stage=clasifier",
@@ -58,6 +60,25 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", "recipes.adversarial.eps=8/0", "recipes.adversarial.eps=8/0: not a radius; write 8/255 or a number"),
     ("train", "ckpt_path=last",
      f"ckpt_path=last: nothing to go on from, no {AE}/checkpoints/last.ckpt; leave ckpt_path out to start anew"),
+    ("train", "data=imagefolder", "data.root=null: name the folder with the images, absolute or below data_root (...)"),
+    ("train", "data=imagefolder data.root=photo", "data.root=photo: no folder photo; give it absolute or below ..."),
+    ("train", "data=imagenet", "data.root=imagenet: no folder imagenet; give it absolute or below data_root (...)"),
+    ("train", f"{PHOTOS} data.labels=names.csv", "data.labels=names.csv: neither folders nor none nor a CSV file..."),
+    ("train", f"{PHOTOS} data.classes=3", "data.classes=3: photos has 2 (cat, dog)"),
+    ("train", f"{PHOTOS}/cat", "photos/cat/0.png lies in no class's folder; data.labels=none takes images ..."),
+    ("train", f"{PHOTOS} data.test_every=1",
+     "data=imagefolder: no image is left to train on, all 12 are test images"),
+    ("train", f"{PHOTOS} data.labels=none stage=classifier",
+     "data=imagefolder has no labels (data.labels=none): allowed are stage=1, and stage=2 with ...labels=classifier"),
+    ("train", f"{PHOTOS} stage=classifier classifier.classes=5",
+     "small_cnn tells 5 classes apart and the data have 2; data.classes=5 is allowed where labels are numbers ..."),
+    ("train", "stage=classifier data.size=8 classifier.widths=[2,2,2,2,2]",
+     "small_cnn cannot take images of 1 x 8 x 8: ...too small"),
+    ("train", "data.size=8 autoencoder.widths=[2,2,2,2] autoencoder.convs=[1,1,1,1]",
+     "segnet_small cannot take images of 1 x 8 x 8: images of 8 x 8 are too small for 4 poolings: ..."),
+    ("train", "recipes.stage2.scale=[8,100]",
+     "recipe's scale=[8, 100]: null, or the least and the most share of the area, such as [0.08, 1.0]"),
+    ("train", "recipes.stage1.flip=often", "...flip=often: Value 'often' is not a valid bool (type str)"),
     ("train", "-m stage=1,2 trainer=ddp_cpu",
      "-m with 2 devices would start the sweep once per device; write the loop in the shell instead: "
      "for stage in 1 2; do python train.py stage=$stage trainer=ddp_cpu; done"),
@@ -108,6 +129,10 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("evaluate", "runs=kept defence=[none] defence.none.classifier=truncated.safetensors",
      "truncated.safetensors: truncated or not a .safetensors file (...)"),
     ("evaluate", "weights=nowhere", "weights=nowhere: no such folder"),
+    ("evaluate", f"{PHOTOS} data.labels=none",
+     "data=imagefolder has no labels (data.labels=none): an evaluation needs them"),
+    ("evaluate", f"{PHOTOS} data.channels=1 weights=kept/digits defence=[none]",
+     "the classifier of none tells 10 classes apart and the data have 2; data.classes=10 is allowed where labels ..."),
     ("evaluate", "seed=x", "seed=['x']: an integer, or several such as [0,1,2]"),
     ("evaluate", "seed=[0,1.5]", "seed=[0, 1.5]: an integer, or several such as [0,1,2]"),
     ("evaluate", "seed=true", "seed=[True]: an integer, or several such as [0,1,2]"),
@@ -155,6 +180,7 @@ def prepared(tmp_path_factory):
     whole = (folder / "classifier.safetensors").read_bytes()
     (folder / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])
     (folder / "text.safetensors").write_text("no weights")
+    plant(folder / "photos", [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(6)])
     (folder / "finished").mkdir()
     (folder / "finished/weights.safetensors").write_bytes(whole)
     return folder

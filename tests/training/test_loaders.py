@@ -1,7 +1,10 @@
 """Order and augmentation follow from (seed, epoch, index): not from workers, ranks or where a run was resumed."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from trees import plant
 
 from s2snet import data
 from s2snet.training.loaders import Augmented, Batches, EpochSampler, ResumableLoader, derived_seed
@@ -122,3 +125,47 @@ def test_derived_seeds_do_not_collide():
     assert len(seeds) == 1000
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derived_seed(1, 23) != derived_seed(12, 3)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"flip": True}, {"scale": [0.2, 0.6]}, {"flip": True, "scale": [0.2, 0.6], "shift": 2}]
+)
+def test_workers_change_no_augmentation_of_files(changes, tmp_path):
+    root = plant(tmp_path, [f"{kind}/{number}.png" for kind in "ab" for number in range(20)])
+    splits = data.load("imagefolder", root=str(root), size=16)
+    recipe = STILL | {"batch_size": 16} | changes
+    loaders = [Batches(splits, recipe, 0, workers).train_dataloader() for workers in (0, 2)]
+    first, second = (batches(splits, 1, loader=loader) for loader in loaders)
+    assert equal(first, second)
+    assert first[0][0].shape == (16, 3, 16, 16) and 0 <= first[0][0].min() < first[0][0].max() <= 1
+    still = Augmented(splits.train, STILL, 0)
+    changed = Augmented(splits.train, recipe, 0)
+    assert sum(not torch.equal(still[(1, place)][0], changed[(1, place)][0]) for place in range(20)) >= 5
+    before = torch.get_rng_state()
+    _ = changed[(1, 0)]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_half_of_the_images_are_mirrored(splits):
+    mirrored = Augmented(splits.train, STILL | {"flip": True}, seed=0)
+    turned = 0
+    for place in range(200):
+        image, found = splits.train[place][0], mirrored[(0, place)][0]
+        assert torch.equal(found, image) or torch.equal(found, image.flip(2))
+        turned += not torch.equal(found, image)
+    assert 70 < turned < 130
+
+
+def test_a_crop_takes_its_share_of_the_files_own_pixels(tmp_path):
+    """A ramp from left to right: a crop's span of values is its width's share."""
+    ramp = np.tile(np.linspace(0, 255, 512).astype(np.uint8), (512, 1))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            Image.fromarray(ramp).save(tmp_path / name / f"{number}.png")
+    train = data.load("imagefolder", root=str(tmp_path), size=16, resize=16).train
+    cropped = Augmented(train, STILL | {"scale": [0.04, 0.09]}, seed=0)
+    spans = [float(image.max() - image.min()) for image, _, _ in (cropped[(0, place)] for place in range(len(train)))]
+    assert all(0.15 < span < 0.4 for span in spans)  # sides of 0.2 to 0.3, times at most the root of 4 / 3
+    whole = Augmented(train, STILL | {"scale": [1.0, 1.0]}, seed=0)[(0, 0)][0]
+    assert whole.max() - whole.min() > 0.8
