@@ -11,6 +11,7 @@ from s2snet.data.files import ImageFiles
 from s2snet.data.imagefolder import imagefolder
 from s2snet.data.imagenet import imagenet
 from s2snet.data.images import Images, Splits, Streamed
+from s2snet.data.webdataset import Shards, webdataset
 
 DATA = {
     "digits": digits,
@@ -21,9 +22,10 @@ DATA = {
     "svhn": published.svhn,
     "imagefolder": imagefolder,
     "imagenet": imagenet,
+    "webdataset": webdataset,
 }
 
-__all__ = ["DATA", "ImageFiles", "Images", "Splits", "Streamed", "load", "load_chosen"]
+__all__ = ["DATA", "ImageFiles", "Images", "Shards", "Splits", "Streamed", "load", "load_chosen"]
 
 
 def load(name: str, data_root: str | Path | None = None, **options: Any) -> Splits:

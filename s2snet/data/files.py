@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -54,16 +55,9 @@ class ImageFiles(Dataset):
         return len(self.labels)
 
     def __getitem__(self, place: int) -> tuple[Tensor, int, int]:
-        image = picture(self.path(place), self.channels)
-        short, long = sorted(image.size)
-        if long * self.resize**2 > short * MOST_PIXELS:  # a bomb that goes off in resizing
-            path = one_line(str(self.path(place)))
-            raise Damaged(
-                f"{path}: {image.width} x {image.height} pixels; too long to make the shorter side {self.resize}"
-            )
-        functional = _functional()
-        image = functional.center_crop(functional.resize(image, [self.resize], antialias=True), [self.size])
-        return functional.pil_to_tensor(image).float() / 255, *self._facts(place)
+        path = self.path(place)
+        image = middle(picture(path, self.channels), self.resize, self.size, str(path))
+        return image.float() / 255, *self._facts(place)
 
     def whole(self, place: int) -> tuple[Tensor, int, int]:
         """The item with the file's own pixels, uint8 [channels, H, W], for augmentation to crop from."""
@@ -98,6 +92,25 @@ class ImageFiles(Dataset):
 
     def _facts(self, place: int) -> tuple[int, int]:
         return int(self.labels[place]), int(self.index[place])
+
+
+def middle(image: Image.Image, resize: int, size: int, name: str) -> Tensor:
+    """The middle size x size of the picture with its shorter side made `resize`, as uint8 [C, size, size].
+
+    Damaged for one so narrow that it would grow beyond MOST_PIXELS: a bomb that goes off in resizing.
+    """
+    refuse_narrow(image, resize, name)
+    functional = _functional()
+    return functional.pil_to_tensor(functional.center_crop(functional.resize(image, [resize], antialias=True), [size]))
+
+
+def refuse_narrow(image: Image.Image, resize: int, name: str) -> None:
+    """Damaged where the picture would have more than MOST_PIXELS with its shorter side made `resize`."""
+    short, long = sorted(image.size)
+    if long * resize**2 > short * MOST_PIXELS:
+        raise Damaged(
+            f"{one_line(name)}: {image.width} x {image.height} pixels; too long to make the shorter side {resize}"
+        )
 
 
 def damaged(images: Any, places: Sequence[int]) -> dict[int, str]:

@@ -21,7 +21,7 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
     """
     splits = data.load_chosen(settings)
     if not splits.labelled:
-        raise ValueError(f"data={settings.data['name']} has no labels (data.labels=none): an evaluation needs them")
+        raise ValueError(f"data={settings.data['name']} has no labels: an evaluation needs them")
     notes: list[str] = []
     defences = _defences(settings, explicit, notes, say)
     for defence in defences:
@@ -31,7 +31,7 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
     job = Job(
         name=settings.data["name"],
         images=splits.test,
-        train=splits.train if len(splits.train) else None,
+        train=_to_fit(splits),
         defences=defences,
         threats={label: vars(threat) for label, threat in settings.threat.items()},
         attacks=settings.attack,
@@ -53,6 +53,13 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
         forecast(job)
         return None
     return run(job, say)
+
+
+def _to_fit(splits: data.Splits) -> data.Images | data.ImageFiles | None:
+    """The images that surrogates are fitted on, by number, which a stream does not have."""
+    if isinstance(splits.train, data.Shards):
+        return splits.validation
+    return splits.train if len(splits.train) else None
 
 
 def _defences(settings, explicit: bool, notes: list[str], say: Callable[[str], None]) -> list[Defence]:

@@ -131,7 +131,12 @@ class ResumableLoader(DataLoader):
 
 
 class Batches(pl.LightningDataModule):
-    """The loaders of one run. Lightning asks for them once the ranks stand, so the sampler knows its share."""
+    """The loaders of one run. Lightning asks for them once the ranks stand, so the sampler knows its share.
+
+    `callbacks` are what a run on them needs beside its own.
+    """
+
+    callbacks: tuple[pl.Callback, ...] = ()
 
     def __init__(
         self, splits: Splits, recipe: dict[str, Any], seed: int, workers: int, note: Callable[[str], None] = str
@@ -143,6 +148,10 @@ class Batches(pl.LightningDataModule):
         """Optimiser steps of an epoch. ValueError where the images do not fill one."""
         accumulate = self.recipe["accumulate"]
         return batches(len(self.splits.train), self.recipe["batch_size"], ranks, accumulate) // accumulate
+
+    def facts(self) -> dict[str, Any]:
+        """What the weights' header says of the data beside the splits' facts. All ranks must ask."""
+        return {}
 
     def train_dataloader(self) -> ResumableLoader:
         recipe = self.recipe

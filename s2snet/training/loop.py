@@ -32,6 +32,7 @@ from s2snet.training.pictures import FOLDER as PICTURES
 from s2snet.training.pictures import Pictures
 from s2snet.training.skipped import DAMAGED, Skipped
 from s2snet.training.stage import Stage
+from s2snet.training.streaming import StreamBatches
 
 CHECKPOINT = "checkpoints/last.ckpt"
 
@@ -60,7 +61,7 @@ def train(settings, config_yaml: str, command: str) -> Path:
         for module in stage.compiled():
             module.compile()  # in place: no name in a checkpoint or weights file changes
     skipped = Skipped(folder)
-    batches = Batches(splits, recipe, settings.seed, trainer.workers, skipped.note)
+    batches = _batches(settings, splits, skipped)
     steps = batches.steps(trainer.devices * trainer.num_nodes)
     if recipe["warmup"] >= recipe["epochs"] * steps:
         there = recipe["epochs"] * steps
@@ -84,6 +85,7 @@ def train(settings, config_yaml: str, command: str) -> Path:
         callbacks.append(Pictures(folder / PICTURES, settings.logger.pictures))
     if trainer.progress:
         callbacks.append(RichProgressBar())
+    callbacks += batches.callbacks
     say(f"stage {settings.stage}: {runs.network_name(stage.trained.config)} on {len(splits.train)} images -> {folder}")
     lightning = pl.Trainer(
         accelerator=trainer.accelerator,
@@ -108,6 +110,7 @@ def train(settings, config_yaml: str, command: str) -> Path:
     except SystemExit:  # Ctrl-C, as Lightning ends it
         say(f"interrupted; the same command with ckpt_path=last goes on from {folder / CHECKPOINT}")
         raise
+    about_data = batches.facts()
     if not lightning.is_global_zero:
         return folder / runs.WEIGHTS
     if average is not None:
@@ -127,7 +130,7 @@ def train(settings, config_yaml: str, command: str) -> Path:
         path,
         kind=kind,
         stage=settings.stage,
-        data={**settings.data, **splits.facts(), "damaged": damaged},
+        data={**settings.data, **splits.facts(), **about_data, "damaged": damaged},
         input={"range": [0, 1], "channels": settings.data["channels"], "size": settings.data["size"]},
         recipe=recipe,
         seed=settings.seed,
@@ -142,6 +145,9 @@ def train(settings, config_yaml: str, command: str) -> Path:
         mirror.log_weights(path, header)
         mirror.close()
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in facts["metrics"].items())
+    if about_data.get("rejected"):
+        counts = ", ".join(f"{count} {rule}" for rule, count in about_data["rejected"].items())
+        say(f"rejected of what was read: {counts}")
     if damaged:
         say(f"damaged images, skipped: {damaged}, named in {skipped.path}")
     say(f"{path}: {metrics} on {len(splits.test)} test images")
@@ -155,13 +161,24 @@ def _trainable(settings, splits: data.Splits) -> None:
         raise ValueError(f"data={name}: no image is left to train on, all {len(splits.test)} are test images")
     if splits.labelled or settings.stage == "1":
         return
-    if settings.stage != "2" or settings.recipe["labels"] != "classifier":
+    if _needs_labels(settings):
         raise ValueError(
-            f"data={name} has no labels (data.labels=none): allowed are stage=1, and stage=2 with "
-            "recipes.stage2.labels=classifier"
+            f"data={name} has no labels: allowed are stage=1, and stage=2 with recipes.stage2.labels=classifier"
         )
     if settings.classifier.get("classes", 0) is None and not settings.from_classifier:
         raise ValueError("data.classes=null: images without labels don't say how many classes the classifier has")
+
+
+def _needs_labels(settings) -> bool:
+    return settings.stage != "1" and settings.recipe.get("labels") != "classifier"
+
+
+def _batches(settings, splits: data.Splits, skipped: Skipped) -> Batches:
+    """The loaders that go with the kind of the training images."""
+    kind = Batches
+    if isinstance(splits.train, data.Shards):
+        kind, splits.train.labelled = StreamBatches, _needs_labels(settings)
+    return kind(splits, settings.recipe, settings.seed, settings.trainer.workers, skipped.note)
 
 
 def _suitable(stage: Stage, settings, splits: data.Splits) -> None:
