@@ -13,7 +13,7 @@ from s2snet import weights
 def test_a_run_leaves_config_metrics_checkpoint_and_weights(trained):
     folder = trained / "digits/s2snet-segnet_small-small_cnn"
     assert {path.name for path in folder.iterdir()} == {
-        "config.yaml", "hparams.yaml", "metrics.csv", "checkpoints", "weights.safetensors"
+        "config.yaml", "hparams.yaml", "metrics.csv", "checkpoints", "weights.safetensors", "pictures", "curves.png"
     }  # fmt: skip
     lines = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     assert {"epoch", "step", "loss", "val_loss", "val_accuracy"} <= set(lines[0])
