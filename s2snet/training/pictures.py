@@ -26,7 +26,7 @@ GROUND, INK = 255, 40
 
 
 class Pictures(Callback):
-    """Writes FOLDER/epoch_0005.png after every `every` epochs and after the last one, and to wandb where it is on.
+    """Writes FOLDER/epoch_0005.png after each `every` epochs and the last one asked for, and to wandb where it is on.
 
     Images are of the first validation batch, spread over it. Rank zero only. The passes are those of validation (eval
     mode, no gradients), and draw no random numbers: the trained weights are the same bits without.

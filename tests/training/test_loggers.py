@@ -1,5 +1,6 @@
 """Weights & Biases: offline it works and stays in the run's folder; what fails there is one line and ends nothing."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -133,5 +134,9 @@ def test_the_value_of_a_run_is_that_of_the_weights_it_kept(tmp_path):
     assert kept_value(metrics, "val_loss", "val_loss") == 0.2
     assert kept_value(metrics, "val_psnr", "val_loss") == 24
     assert kept_value(metrics, "val_loss", "val_psnr") == 0.2
+    metrics.write_text("epoch,step,val_loss,val_psnr\n0,9,0.3,20\n1,19,nan,nan\n")
+    assert kept_value(metrics, "val_loss", None) == math.inf  # diverged: the worst there is
+    assert kept_value(metrics, "val_psnr", None) == -math.inf
+    assert kept_value(metrics, "val_loss", "val_loss") == 0.3
     with pytest.raises(ValueError, match=r"objective=val_accuracy: .*metrics.csv has no such column"):
         kept_value(metrics, "val_accuracy", None)
