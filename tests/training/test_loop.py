@@ -88,8 +88,14 @@ def test_two_processes_train_together():
     assert state["global_step"] == 5  # of 2 x 128 images: what one process does with batches of 256
 
 
-@pytest.mark.parametrize("missing, stage", [("autoencoder", "1"), ("classifier", "classifier")])
-def test_stage_2_says_which_stage_it_needs(trained, missing, stage):
+@pytest.mark.parametrize(
+    "missing, stage, hint",
+    [
+        ("autoencoder", "1", ""),
+        ("classifier", "classifier", ", classifier.weights=FILE, or classifier.weights=random (untrained)"),
+    ],
+)
+def test_stage_2_says_which_stage_it_needs(trained, missing, stage, hint):
     other = {"autoencoder": "classifier", "classifier": "autoencoder"}[missing]
     given = next((trained / "digits").glob(f"{other}-*")) / "weights.safetensors"
     with pytest.raises(ValueError) as error:
@@ -97,7 +103,7 @@ def test_stage_2_says_which_stage_it_needs(trained, missing, stage):
     run = {"autoencoder": "autoencoder-segnet_small", "classifier": "classifier-small_cnn"}[missing]
     assert str(error.value) == (
         f"stage 2 needs the weights of stage={stage}; none at runs/digits/{run}/weights.safetensors. "
-        f"Run `python train.py stage={stage}` first, or give from_{missing}=FILE"
+        f"Run `python train.py stage={stage}` first, or give from_{missing}=FILE{hint}"
     )
 
 
