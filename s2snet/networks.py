@@ -37,12 +37,12 @@ def find_classifier(settings, shelf: runs.Shelf, note: Callable[[str], None]) ->
     config, wanted = settings.classifier, settings.published
     path = shelf.path("classifier", config, settings.autoencoder)
     if wanted is None and path.is_file():
-        return weights.load(path, trusted=config.get("target")), str(path)
+        return load_classifier(path, settings), str(path)
     if wanted is None and config["name"] == "custom":
         return _as_built(settings, "built"), f"{config['target']} as it is built"
     if wanted is None:
         made = f"no weights at {path}; `python train.py stage=classifier` makes them"
-        raise FileNotFoundError(f"{made}{weights_hint(config)}")
+        raise FileNotFoundError(f"{made}, or give {weights_hint(config)}")
     if wanted == RANDOM:
         name = runs.network_name(config)
         note(f"{name} is untrained (classifier.weights=random): only speed and memory mean anything")
@@ -86,6 +86,17 @@ def begin_with_vgg16(autoencoder: nn.Module, settings) -> int:
         return models.transplant_vgg16(autoencoder, state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def load_classifier(path: str | Path, settings) -> nn.Module:
+    """The classifier of a weights file. One that needs a user's code needs the settings' own target and options."""
+    asked = settings.classifier
+    if asked["name"] == "custom":
+        stored = weights.read_header(path)["module"]
+        # The options too: a function may run what they name, and the header is somebody else's.
+        if isinstance(stored, dict) and stored.get("options") != asked["options"]:
+            raise ValueError(f"{path}: has options={stored.get('options')}, not {asked['options']} as asked")
+    return weights.load(path, trusted=asked.get("target"))
 
 
 def load_autoencoder(path: str | Path, settings) -> nn.Module:
@@ -133,10 +144,9 @@ def _root(data_root: str | None) -> Path:
 
 
 def weights_hint(config: dict[str, Any]) -> str:
-    """The end of a sentence: what else than training gives a classifier its weights."""
-    named = ", the name of an entry such as DEFAULT" if config["name"] == "torchvision" else ""
-    named = ", `pretrained`" if config["name"] == "timm" else named
-    return f", or give classifier.weights=FILE{named}, or `random` for an untrained one"
+    """What else than training gives a classifier its weights, for the end of a sentence."""
+    named = {"torchvision": " or an entry such as DEFAULT", "timm": " or pretrained"}.get(config["name"], "")
+    return f"classifier.weights=FILE{named}, or classifier.weights=random (untrained)"
 
 
 def _answers(module: nn.Module, settings) -> None:

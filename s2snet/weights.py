@@ -71,9 +71,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
 def load(path: str | Path, device: str | torch.device = "cpu", trusted: str | None = None) -> nn.Module:
     """The module of a weights file, in eval mode on `device`; its header is at `.header`.
 
-    `trusted` is the one target (`my_package.my_module:build`) whose code may be imported and called, with the options
-    in the header, where the file holds a user's own classifier. `path` may be an address on the Hugging Face hub,
-    hf://user/repo/file (s2snet/remote.py).
+    `trusted` is the one target (`my_package.my_module:build`) whose code may be imported and called, with whatever
+    options the header has, where the file holds a user's own classifier. `path` may be an address on the Hugging Face
+    hub, hf://user/repo/file (s2snet/remote.py).
 
     ValueError in one line for a file that is missing, truncated, no weights file of this project, of a module
     this version does not know, or whose tensors do not fit the architecture it names.

@@ -127,8 +127,8 @@ def test_nothing_trained_says_what_else_there_is():
         find(*SQUEEZENET, "classifier.weights=null")
     assert str(error.value) == (
         "no weights at runs/digits/classifier-squeezenet1_1/weights.safetensors; `python train.py stage=classifier` "
-        "makes them, or give classifier.weights=FILE, the name of an entry such as DEFAULT, or `random` for an "
-        "untrained one"
+        "makes them, or give classifier.weights=FILE or an entry such as DEFAULT, or classifier.weights=random "
+        "(untrained)"
     )
 
 
@@ -260,6 +260,14 @@ def test_a_file_that_holds_no_state_dict_is_one_line(content):
     torch.save(content, "odd.pth")
     with pytest.raises(ValueError, match=r"^odd.pth: holds \w+, not a state dict$"):
         find("classifier.weights=odd.pth")
+
+
+@pytest.mark.parametrize("content", [{"state_dict": 3}, {"model_state": torch.zeros(2)}, {1: 2}, {}])
+def test_a_dict_that_is_no_state_dict_is_one_line(content):
+    torch.save(content, "odd.pth")
+    for load in (lambda: find("classifier.weights=odd.pth"), lambda: train("stage=2", "from_autoencoder=odd.pth")):
+        with pytest.raises(ValueError, match=r"^odd.pth: not the weights of this \w+: 0 of \d+ tensors fit; missing: "):
+            load()
 
 
 def test_a_damaged_file_is_one_line():

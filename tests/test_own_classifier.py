@@ -56,6 +56,8 @@ def test_all_stages_and_an_evaluation_in_front_of_it(package):
     assert (folder / "table.csv").read_text().count("s2snet,") >= 3
     with pytest.raises(ValueError, match=r"the code 'foreign_nets.small:build' must be run"):
         evaluate(*ATTACK, "classifier.widths=[8,16]", f"defence.none.classifier={path}", explicit=True)
+    with pytest.raises(ValueError, match=r"has options=\{'width': 6\}, not \{'width': 7\} as asked"):
+        evaluate(*OWN[:2], "classifier.options={width: 7}", *ATTACK, explicit=True)
 
 
 def test_what_the_target_returns_is_taken_where_nothing_was_trained(package, capfd):

@@ -47,7 +47,7 @@ def load(name: str, chosen, found: runs.Shelf, settings, classifier: Callable[[]
     else:
         path = _path(name, "classifier", chosen.classifier, found, settings)
         parts["classifier"] = str(path)
-        modules["classifier"] = weights.load(path, trusted=settings.classifier.get("target"))
+        modules["classifier"] = networks.load_classifier(path, settings)
     if chosen.purifier is not None:
         path = _path(name, "purifier", chosen.purifier, found, settings)
         parts["purifier"], modules["purifier"] = str(path), networks.load_autoencoder(path, settings)

@@ -28,13 +28,23 @@ def load_published(module: nn.Module, state: Mapping[Any, Any]) -> None:
     module's type stays. ValueError unless every tensor of the module is there in its shape and none is left over but
     auxiliary heads.
     """
-    given = {str(key).removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
     own = {
         key.removeprefix("network."): value
         for key, value in module.state_dict().items()
         if not key.startswith("normalisation.")
     }
-    fill(own, {key: value for key, value in given.items() if not key.startswith(_AUXILIARY)})
+    given = {
+        key if key in own else key.removeprefix("module."): value
+        for key, value in inner(state, "state_dict").items()
+        if not key.startswith(_AUXILIARY)
+    }
+    fill(own, given)
+
+
+def inner(state: Mapping[Any, Any], under: str) -> dict[str, Any]:
+    """The state dict under that key of a checkpoint, or the dict itself where it has none; keys as text."""
+    found = state[under] if isinstance(state.get(under), Mapping) else state
+    return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in found.items()}
 
 
 def fill(own: Mapping[str, Tensor], given: Mapping[str, Any], left_over_allowed: bool = False) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from s2snet.models.normalised import Normalisation
-from s2snet.models.published import fill
+from s2snet.models.published import fill, inner
 
 UNPOOLINGS = ("indices", "nearest", "learned")
 
@@ -221,7 +221,7 @@ def load_authors(segnet: SegNet, state: dict) -> Loaded:
     every weight, bias and running statistic is there in the right shape, because a mismatch would leave
     random layers and say nothing. Only `num_batches_tracked` may be missing (old files lack it).
     """
-    given = {_flat_name(key): tensor for key, tensor in state.get("model_state", state).items()}
+    given = {_flat_name(key): tensor for key, tensor in inner(state, "model_state").items()}
     own = {
         key.split(".", 1)[1]: tensor
         for key, tensor in segnet.state_dict().items()
@@ -234,7 +234,6 @@ def load_authors(segnet: SegNet, state: dict) -> Loaded:
     return Loaded(sum(key in given for key in own), tuple(key for key in given if key not in own))
 
 
-def _flat_name(key: str | bytes) -> str:
+def _flat_name(key: str) -> str:
     """The key after the last wrapper's prefix; the layers' own names are unique without it."""
-    key = key.decode() if isinstance(key, bytes) else key
     return key[max((key.rfind(prefix) + len(prefix) for prefix in _PREFIXES if prefix in key), default=0) :]

@@ -233,13 +233,13 @@ def _classifier(settings, shelf: runs.Shelf, say) -> nn.Module:
     if given:
         if not remote.local(given).is_file():
             raise _missing("classifier", given, given)
-        found, source = weights.load(given, trusted=settings.classifier.get("target")), given
+        found, source = networks.load_classifier(given, settings), given
     else:
         try:
             found, source = networks.find_classifier(settings, shelf, lambda text: say(f"note: {text}"))
         except FileNotFoundError:
             path = shelf.path("classifier", settings.classifier, settings.autoencoder)
-            raise _missing("classifier", None, path, networks.weights_hint(settings.classifier)) from None
+            raise _missing("classifier", None, path, f", {networks.weights_hint(settings.classifier)}") from None
     return _taken("classifier", found, source, settings, say)
 
 

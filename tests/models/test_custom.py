@@ -122,6 +122,15 @@ def test_a_weights_file_runs_only_the_code_that_the_caller_trusts(package, tmp_p
     assert torch.equal(again(images), module(images))
 
 
+def test_a_network_with_a_part_called_module_takes_its_own_state_dict(package, tmp_path):
+    Path(f"{package}.py").write_text(SOURCE + "\ndef parallel(): return nn.DataParallel(Net())")
+    config = {"name": "custom", "target": f"{package}:parallel"}
+    state = build(**config).network.state_dict()
+    assert all(key.startswith("module.") for key in state)
+    torch.save(state, tmp_path / "own.pth")
+    assert torch.equal(weights.load_published("own.pth", **config).network.module.head.bias, state["module.head.bias"])
+
+
 def test_a_state_dict_is_loaded_strictly(package, tmp_path):
     config = {"name": "custom", "target": f"{package}:Net"}
     state = build(**config).network.state_dict()

@@ -129,8 +129,14 @@ def test_a_slurm_jobs_tasks_train_together():
     assert state["global_step"] == 5
 
 
-@pytest.mark.parametrize("missing, stage", [("autoencoder", "1"), ("classifier", "classifier")])
-def test_stage_2_says_which_stage_it_needs(trained, missing, stage):
+@pytest.mark.parametrize(
+    "missing, stage, hint",
+    [
+        ("autoencoder", "1", ""),
+        ("classifier", "classifier", ", classifier.weights=FILE, or classifier.weights=random (untrained)"),
+    ],
+)
+def test_stage_2_says_which_stage_it_needs(trained, missing, stage, hint):
     other = {"autoencoder": "classifier", "classifier": "autoencoder"}[missing]
     given = next((trained / "digits").glob(f"{other}-*")) / "weights.safetensors"
     with pytest.raises(ValueError) as error:
@@ -138,7 +144,7 @@ def test_stage_2_says_which_stage_it_needs(trained, missing, stage):
     run = {"autoencoder": "autoencoder-segnet_small", "classifier": "classifier-small_cnn"}[missing]
     assert str(error.value) == (
         f"stage 2 needs the weights of stage={stage}; none at runs/digits/{run}/weights.safetensors. "
-        f"Run `python train.py stage={stage}` first, or give from_{missing}=FILE"
+        f"Run `python train.py stage={stage}` first, or give from_{missing}=FILE{hint}"
     )
 
 
