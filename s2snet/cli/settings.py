@@ -252,6 +252,8 @@ def evaluate_settings(config: DictConfig) -> EvaluateSettings:
     if settings.keep is not None:
         choose("keep", settings.keep, ("all", "sample", "none"))
     choose("trainer.precision", settings.trainer.precision, PRECISIONS)
+    if settings.trainer.compile:
+        raise BadInput("trainer.compile=true: for training; an evaluation has fast=true")
     for label, threat in settings.threat.items():
         for name, least in (("draws", 1), ("fit_steps", 1), ("temperature", 0), ("smoothing", 0)):
             value = getattr(threat, name)

@@ -55,7 +55,7 @@ def train(settings, config_yaml: str, command: str) -> Path:
     _suitable(stage, settings, splits)
     stage.to(memory_format=torch.channels_last)  # a quarter faster; the weights are the same
     recipe, trainer = settings.recipe, settings.trainer
-    if recipe.get("cache", "none") != "none":
+    if settings.stage == "2" and recipe["cache"] != "none":
         stage.codes = Codes(len(splits.train), trainer.devices, folder if recipe["cache"] == "disk" else None)
     if trainer.compile:
         for module in stage.compiled():

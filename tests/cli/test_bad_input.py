@@ -203,6 +203,7 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("evaluate", "trainer.precision=8", "trainer.precision=8: allowed are 32-true, bf16-mixed, 16-mixed"),
     ("evaluate", "trainer.precision=bf16",
      "trainer.precision=bf16 (did you mean 'bf16-mixed'?): allowed are 32-true, bf16-mixed, 16-mixed"),
+    ("evaluate", "trainer.compile=true", "trainer.compile=true: for training; an evaluation has fast=true"),
     ("evaluate", "threat.white_box.draws=0", "threat.white_box.draws=0: at least 1"),
     ("evaluate", "threat.white_box.fit_steps=0", "threat.white_box.fit_steps=0: at least 1"),
     ("evaluate", "threat.white_box.temperature=0", "threat.white_box.temperature=0.0: above 0"),

@@ -12,7 +12,9 @@ from s2snet import data, models, weights
 from s2snet.training import loop
 from s2snet.training.devices import synchronise_batch_norm
 
-FEW = [f"recipes.{name}.{key}" for name in ("stage1", "stage2") for key in ("epochs=1", "batch_size=256")]
+FEW = [
+    f"recipes.{name}.{key}" for name in ("stage1", "stage2", "adversarial") for key in ("epochs=1", "batch_size=256")
+]
 
 
 @pytest.mark.parametrize("stage", ["1", "2"])
@@ -37,7 +39,7 @@ def test_bf16_trains_and_is_judged_in_float32(stage, trained, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own look at what it compiles
-@pytest.mark.parametrize("stage", ["1", "2"])
+@pytest.mark.parametrize("stage", ["1", "2", "adversarial"])
 def test_compiled_training_leaves_plain_files(stage, trained, tmp_path, monkeypatch):
     """By a backend that counts its calls and computes as eager does, so that the weights are the same."""
     calls = []
@@ -58,7 +60,8 @@ def test_compiled_training_leaves_plain_files(stage, trained, tmp_path, monkeypa
     plain = train(*words, f"output={tmp_path / 'plain'}")
     assert not calls
     compiled = train(*words, f"output={tmp_path / 'compiled'}", "trainer.compile=true")
-    assert len(calls) >= {"1": 5, "2": 15}[stage]  # five steps; in stage 2 of encoder, decoder and classifier
+    # Five steps; in stage 2 of encoder, decoder and classifier, in the adversarial one three passes each.
+    assert len(calls) >= {"1": 5, "2": 15, "adversarial": 15}[stage]
     one, other = weights.load(plain).state_dict(), weights.load(compiled).state_dict()
     torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
     states = [torch.load(path.parent / "checkpoints/last.ckpt", weights_only=True) for path in (plain, compiled)]
