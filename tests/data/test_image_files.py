@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import composed
 from torch.utils.data import DataLoader
 from trees import FLOWERS, IMAGENET, WNIDS, damage, plant, plant_all
 
 from s2snet import data
+from s2snet.cli import settings
 from s2snet.data import files
 from s2snet.data.decode import Damaged
 from s2snet.data.files import damaged, image_files, readable
@@ -250,6 +252,16 @@ def test_a_flat_folder_of_validation_images_is_the_same_data_set(planted, tmp_pa
     flat, deep = imagenet(tmp_path).test, imagenet(planted).test
     assert flat.labels.tolist() == deep.labels.tolist() and flat.index.tolist() == deep.index.tolist()
     assert all(torch.equal(flat[place][0], deep[place][0]) for place in range(6))
+
+
+def test_imagenet_is_cropped_and_mirrored_unless_the_recipe_says_otherwise():
+    def recipe(*words):
+        found = settings.train_settings(composed("train", "stage=classifier", *words)).recipe
+        return found["flip"], found["scale"]
+
+    assert recipe("data=imagenet") == (True, [0.08, 1.0])
+    assert recipe("data=imagenet", "recipes.classifier.flip=false", "recipes.classifier.scale=null") == (False, None)
+    assert recipe() == recipe("data=imagefolder") == (False, None)
 
 
 def test_imagenet_without_training_images_evaluates(tmp_path):
