@@ -17,7 +17,7 @@ def _train(config: DictConfig) -> float | None:
         checked = settings.train_settings(config)
         messages.launcher_is_used()
         messages.single_device_in_sweeps(checked.trainer.devices * checked.trainer.num_nodes)
-        from s2snet.training.loop import train
+        from s2snet.training.from_settings import train
 
         path = train(
             checked,

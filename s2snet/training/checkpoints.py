@@ -1,0 +1,72 @@
+"""Checkpoints of a training run: written after optimiser steps, and checked before a run goes on from one."""
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from s2snet import runs
+from s2snet.rank_zero import is_first
+from s2snet.training.loggers import direction
+
+CHECKPOINT = "checkpoints/last.ckpt"
+
+
+def to_resume(folder: Path, asked: str | None, recipe: dict[str, Any], stage: str, overwrite: bool) -> str | None:
+    """The checkpoint to go on from, or None to start anew.
+
+    `asked` is None, `last` or a file. ValueError, in one line, where the folder and the command do not go together.
+    """
+    finished, interrupted = folder / runs.WEIGHTS, folder / CHECKPOINT
+    if asked is None:
+        if is_first() and not overwrite:
+            if finished.is_file():
+                raise ValueError(f"{folder} holds a finished run: overwrite=true trains again, output=FOLDER elsewhere")
+            if interrupted.is_file():
+                raise ValueError(
+                    f"{folder} holds an interrupted run: ckpt_path=last goes on, overwrite=true trains anew"
+                )
+        return None
+    path = interrupted if asked == "last" else Path(asked)
+    if not path.is_file():
+        raise ValueError(f"ckpt_path={asked}: nothing to go on from, no {path}; leave ckpt_path out to start anew")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        earlier, epoch, step = state["hyper_parameters"]["recipe"], state["epoch"], state["global_step"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError):
+        raise ValueError(f"ckpt_path={asked}: {path} is damaged, or no checkpoint of this project") from None
+    if earlier.keys() != recipe.keys():
+        raise ValueError(f"ckpt_path={asked}: {path} is of another stage than stage={stage}")
+    if (earlier["ema"] is None) != (recipe["ema"] is None):
+        raise ValueError(f"ckpt_path={asked}: {path} is of a run with ema={earlier['ema']}; go on with the same")
+    if earlier["epochs"] == recipe["epochs"] and finished.is_file():
+        raise ValueError(f"ckpt_path={asked}: the run in {folder} is finished; overwrite=true trains it again")
+    if is_first():
+        print(f"resuming {path}: epoch {epoch}, step {step}", file=sys.stderr)
+    return str(path)
+
+
+class AfterSteps(ModelCheckpoint):
+    """Saves after optimiser steps only: between them there are gathered gradients that no checkpoint holds.
+
+    Lightning alone does so once after resuming, since it forgets at which step it saved last.
+    """
+
+    def on_train_batch_end(self, trainer: pl.Trainer, stage, outputs, batch, batch_index: int) -> None:
+        if (batch_index + 1) % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_end(trainer, stage, outputs, batch, batch_index)
+
+
+def callbacks(folder: Path, recipe: dict[str, Any]) -> tuple[ModelCheckpoint, ModelCheckpoint | None]:
+    """The callback that keeps last.ckpt, and, with early stopping, the one that keeps best.ckpt."""
+    place = {"dirpath": folder / Path(CHECKPOINT).parent, "enable_version_counter": False}
+    often = {"every_n_train_steps": recipe["save_every"]} if recipe["save_every"] else {"every_n_epochs": 1}
+    last = AfterSteps(filename=Path(CHECKPOINT).stem, save_top_k=1, **often, **place)
+    monitor = recipe["early_stopping"]
+    if monitor is None:
+        return last, None
+    return last, ModelCheckpoint(filename="best", monitor=monitor, mode=direction(monitor), **place)

@@ -1,0 +1,159 @@
+"""From the settings of `python train.py` to a Job: data by name, networks built or found, and do they go together."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from s2snet import data, models, networks, remote, runs
+from s2snet.models.suits import suits
+from s2snet.training import checkpoints
+from s2snet.training.adversarial import TrainAdversarial
+from s2snet.training.autoencoder import TrainAutoencoder
+from s2snet.training.classifier import TrainClassifier
+from s2snet.training.finetune import FinetuneDecoder
+from s2snet.training.loaders import derived_seed
+from s2snet.training.loop import Job, fit, speaker
+from s2snet.training.stage import Stage
+
+
+def train(settings, config_yaml: str, command: str) -> Path:
+    """Trains the stage that the settings name; returns the path of its weights file."""
+    say = speaker()
+    shelf = runs.Shelf(Path(settings.runs) / settings.data["name"])
+    name = runs.run_name(runs.KINDS[settings.stage], settings.classifier, settings.autoencoder)
+    folder = Path(settings.output or shelf.folder / name)
+    resume = checkpoints.to_resume(
+        folder, settings.ckpt_path, settings.recipe, settings.stage, overwrite=settings.overwrite
+    )
+    splits = data.load_chosen(settings)
+    _trainable(settings, splits)
+    stage, facts = _build(settings, shelf, say)
+    _suitable(stage, settings, splits)
+    if isinstance(splits.train, data.Shards):
+        splits.train.labelled = _needs_labels(settings)
+    job = Job(
+        name=settings.stage,
+        stage=stage,
+        splits=splits,
+        folder=folder,
+        data=settings.data,
+        trainer=settings.trainer,
+        logger=settings.logger,
+        facts=facts,
+        command=command,
+        config=config_yaml,
+        resume=resume,
+    )
+    return fit(job, say)
+
+
+def _trainable(settings, splits: data.Splits) -> None:
+    """ValueError, in one line, where these data are not for this stage."""
+    name = settings.data["name"]
+    if not len(splits.train):
+        raise ValueError(f"data={name}: no image is left to train on, all {len(splits.test)} are test images")
+    if splits.labelled or settings.stage == "1":
+        return
+    if _needs_labels(settings):
+        raise ValueError(
+            f"data={name} has no labels: allowed are stage=1, and stage=2 with recipes.stage2.labels=classifier"
+        )
+    if settings.classifier.get("classes", 0) is None and not settings.from_classifier:
+        raise ValueError("data.classes=null: images without labels don't say how many classes the classifier has")
+
+
+def _needs_labels(settings) -> bool:
+    return settings.stage != "1" and settings.recipe.get("labels") != "classifier"
+
+
+def _suitable(stage: Stage, settings, splits: data.Splits) -> None:
+    """ValueError, in one line, where a network of the stage does not go with the data."""
+    shape, classes = (settings.data["channels"], settings.data["size"]), len(splits.test.classes)
+    networks = {stage.trained.config["name"]: stage.trained}
+    if isinstance(stage, FinetuneDecoder):
+        networks["the classifier"] = stage.classifier
+    for name, network in networks.items():
+        suits(network, name, *shape, classes if splits.labelled else None)
+
+
+def _build(settings, shelf: runs.Shelf, say: Callable[[str], None]) -> tuple[Stage, dict[str, Any]]:
+    """The Lightning module of the stage, and which frozen parts went into it (for the weights' header)."""
+    recipe, seed = settings.recipe, settings.seed
+    torch.manual_seed(derived_seed(seed, list(runs.KINDS).index(settings.stage)))
+    if settings.stage == "classifier":
+        if settings.published:
+            raise ValueError(
+                f"classifier.weights={settings.published}: nothing to train; classifier.weights=null trains the network"
+            )
+        return TrainClassifier(networks.build_classifier(settings), recipe, seed), {}
+    if settings.stage == "adversarial":
+        return TrainAdversarial(networks.build_classifier(settings), recipe, seed), {}
+    if settings.stage == "1":
+        autoencoder = models.build(**settings.autoencoder)
+        if settings.from_vgg16:
+            count = networks.begin_with_vgg16(autoencoder, settings)
+            say(f"encoder: {count} tensors of the VGG16 {settings.from_vgg16}")
+        return TrainAutoencoder(autoencoder, recipe, seed), {}
+    autoencoder = _autoencoder(settings, shelf, say)
+    classifier = _classifier(settings, shelf, say)
+    facts = {
+        "autoencoder": autoencoder.header["fingerprint"],
+        "classifier": classifier.header["fingerprint"],
+    }
+    return FinetuneDecoder(autoencoder, classifier, recipe, seed), facts
+
+
+def _autoencoder(settings, shelf: runs.Shelf, say: Callable[[str], None]) -> nn.Module:
+    """The autoencoder that stage 2 stands on: the file given, or what stage=1 left."""
+    given = settings.from_autoencoder
+    path = given or shelf.path("autoencoder", settings.classifier, settings.autoencoder)
+    if not remote.local(path).is_file():
+        raise _missing("autoencoder", given, path)
+    return _taken("autoencoder", networks.load_autoencoder(path, settings), str(path), settings, say)
+
+
+def _classifier(settings, shelf: runs.Shelf, say: Callable[[str], None]) -> nn.Module:
+    """The classifier that stage 2 stands on: the file given, or the one that the settings name."""
+    given = settings.from_classifier
+    if given:
+        if not remote.local(given).is_file():
+            raise _missing("classifier", given, given)
+        found, source = networks.load_classifier(given, settings), given
+    else:
+        try:
+            found, source = networks.find_classifier(settings, shelf, lambda text: say(f"note: {text}"))
+        except FileNotFoundError:
+            path = shelf.path("classifier", settings.classifier, settings.autoencoder)
+            raise _missing("classifier", None, path, f", {networks.weights_hint(settings.classifier)}") from None
+    return _taken("classifier", found, source, settings, say)
+
+
+def _missing(kind: str, given: str | None, path: str | Path, hint: str = "") -> ValueError:
+    earlier = {"autoencoder": "1", "classifier": "classifier"}[kind]
+    needs = f"stage 2 needs the weights of stage={earlier}; none at {path}"
+    wanted = f"from_{kind}={given}: no such file" if given else needs
+    return ValueError(f"{wanted}. Run `python train.py stage={earlier}` first, or give from_{kind}=FILE{hint}")
+
+
+def _taken(kind: str, part: nn.Module, source: str, settings, say: Callable[[str], None]) -> nn.Module:
+    """The part itself, said which; ValueError for one of another kind or of other settings than those asked for."""
+    stage = part.header["stage"]
+    known = models.AUTOENCODERS if kind == "autoencoder" else models.CLASSIFIERS
+    if part.config["name"] not in known:
+        raise ValueError(
+            f"{source}: holds a {part.config['name']}; stage 2 needs {kind} weights there ({', '.join(known)})"
+        )
+    earlier = {"autoencoder": "1", "classifier": "classifier"}[kind]
+    if not getattr(settings, f"from_{kind}") and stage == earlier:
+        asked, has = models.build(**getattr(settings, kind)).config, part.config
+        differ = [f"{key}={has.get(key)}, not {asked[key]}" for key in asked if has.get(key) != asked[key]]
+        if differ:
+            raise ValueError(
+                f"{source}: has {'; '.join(differ)} as asked. Train stage={earlier} with these settings, or give "
+                f"from_{kind}={source} to take it as it is"
+            )
+    say(f"{kind}: {source} (stage {stage}, fingerprint {part.header['fingerprint'][:12]})")
+    return part
