@@ -11,10 +11,10 @@ def __getattr__(name: str):
         from s2snet.weights import load
 
         return load
-    if name == "evaluate":
-        from s2snet.api import evaluate
+    if name in ("evaluate", "train_purifier"):
+        from s2snet import api
 
-        return evaluate
+        return getattr(api, name)
     if name == "Defended":
         from s2snet.models import Defended
 

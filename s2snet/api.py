@@ -1,8 +1,9 @@
-"""`s2snet.evaluate`: the evaluation for scripts and notebooks, on modules and loaders of one's own."""
+"""`s2snet.train_purifier` and `s2snet.evaluate`: for scripts and notebooks, on modules and data of one's own."""
 
+import copy
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from s2snet import weights
-from s2snet.data import ImageFiles, Images, Streamed
+from s2snet import models, runs, weights
+from s2snet.choices import choose
+from s2snet.data import ImageFiles, Images, Streamed, carved
 from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.run import Job, Trainer, run
 from s2snet.evaluation.scores import read_table
@@ -31,6 +33,122 @@ _THREAT = {
     "draws": 8,
     "sources": None,
 }
+
+
+# How each stage is trained when nothing is said; conf/recipe/stage1.yaml and stage2.yaml say the same and explain.
+_RECIPE = {
+    "epochs": 16,
+    "batch_size": 64,
+    "optimiser": "adam",
+    "lr": 4e-3,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "schedule": "poly",
+    "clip": None,
+    "accumulate": 1,
+    "warmup": 0,
+    "ema": None,
+    "batch_norm": "train",
+    "shift": 2,
+    "flip": False,
+    "scale": None,
+    "early_stopping": None,
+    "patience": 10,
+    "save_every": None,
+}
+_RECIPES = {
+    "1": _RECIPE,
+    "2": _RECIPE | {"lr": 5e-3, "labels": "truth", "reconstruction_weight": 0.0, "cache": "none"},
+}
+
+
+def train_purifier(
+    classifier: nn.Module,
+    images: DataLoader | Dataset | tuple[Tensor, Tensor],
+    autoencoder: str = "segnet_small",
+    *,
+    output: str | Path,
+    options: Mapping[str, Any] | None = None,
+    stage1: Mapping[str, Any] | None = None,
+    stage2: Mapping[str, Any] | None = None,
+    validation_every: int = 10,
+    seed: int = 0,
+    device: str = "auto",  # auto, cpu, gpu
+    workers: int = 0,
+    progress: bool = True,
+) -> nn.Module:
+    """An S2SNet tuned to a classifier, trained in both stages (arXiv 1803.07994); the classifier is left as it is.
+
+    - `classifier`: any module from images [B, C, H, W] in [0, 1] to logits, in eval mode; normalisation belongs inside;
+    - `images`: training images with their labels, as for `evaluate`; every `validation_every`-th validates;
+    - `autoencoder`: a name in s2snet.models.AUTOENCODERS, built with `options`; channels, mean and std follow from the
+      images where they are not given;
+    - `stage1`, `stage2`: what differs from the default recipes (conf/recipe/stage1.yaml, stage2.yaml);
+    - `output`: a folder for both weights files, curves and pictures. The same call goes on there after an interruption,
+      and gives back what it finds where everything was trained.
+
+    In eval mode, with its `.header`. ValueError, in one line, for what cannot be trained or lies in the way.
+    """
+    from s2snet.training import checkpoints
+    from s2snet.training.autoencoder import TrainAutoencoder
+    from s2snet.training.finetune import FinetuneDecoder
+    from s2snet.training.loaders import derived_seed
+    from s2snet.training.loop import Job as Training
+    from s2snet.training.loop import Trainer as On
+    from s2snet.training.loop import fit, speaker
+    from s2snet.training.stage import Stage
+
+    _in_eval_mode("the classifier", classifier)
+    splits = carved(_images(images, None), validation_every)
+    channels, size = splits.train[0][0].shape[0], splits.train[0][0].shape[-1]
+    facts = {"channels": channels, "mean": splits.train.mean or (0.5,), "std": splits.train.std or (0.5,)}
+    tuned_to, trained_on = weights.fingerprint(classifier), splits.train.fingerprint()
+    say = speaker()
+
+    def trained(name: str, build: Callable[[dict[str, Any]], Stage], given: Mapping | None, **more: Any) -> nn.Module:
+        recipe, folder = _recipe(name, given), Path(output) / runs.KINDS[name]
+        path = folder / runs.WEIGHTS
+        made_of = {"recipe": recipe, "seed": seed, **more}
+        if path.is_file():
+            header = weights.read_header(path)
+            found = {key: header.get(key) for key in made_of}
+            if found == made_of and header["data"]["train_fingerprint"] == trained_on:
+                return weights.load(path)
+            raise ValueError(f"{folder} holds a run of another recipe, seed, network or data; give another output")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(seed, list(runs.KINDS).index(name)))
+            module = build(recipe)
+        last = folder / checkpoints.CHECKPOINT
+        resume = checkpoints.to_resume(folder, "last", recipe, name, overwrite=False) if last.is_file() else None
+        about = {"name": type(splits.train).__name__, "channels": channels, "size": size}
+        job = Training(
+            name,
+            module,
+            splits,
+            folder,
+            about,
+            On(accelerator=device, workers=workers, progress=progress),
+            facts=more,
+            command="s2snet.train_purifier(...)",
+            resume=resume,
+        )
+        return weights.load(fit(job, say))
+
+    begun = models.build(autoencoder, **{**facts, **(options or {})}).config
+    plain = trained("1", lambda recipe: TrainAutoencoder(models.build(**begun), recipe, seed), stage1, begun=begun)
+    return trained(
+        "2",
+        lambda recipe: FinetuneDecoder(plain, copy.deepcopy(classifier), recipe, seed),
+        stage2,
+        autoencoder=plain.header["fingerprint"],
+        classifier=tuned_to,
+    )
+
+
+def _recipe(stage: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    for key in given or {}:
+        choose(f"stage{stage}'s recipe", key, _RECIPES[stage])
+    return {**_RECIPES[stage], **(given or {})}
 
 
 def evaluate(
@@ -109,9 +227,13 @@ def _named(given: Iterable[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return {name: {} for name in given}
 
 
-def _defence(name: str, module: nn.Module) -> Defence:
+def _in_eval_mode(name: str, module: nn.Module) -> None:
     if module.training:
         raise ValueError(f"{name} is in training mode, where its answers depend on the batch; call .eval() first")
+
+
+def _defence(name: str, module: nn.Module) -> Defence:
+    _in_eval_mode(name, module)
     whole = module if isinstance(module, Defended) else Defended(None, module)
     about = type(whole.classifier).__name__
     if whole.has_purifier:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 
 class Images(Dataset):
@@ -37,6 +37,11 @@ class Images(Dataset):
         image = image.float() / 255 if image.dtype == torch.uint8 else image
         return image, int(self.labels[place]), int(self.index[place])
 
+    def only(self, places: Sequence[int]) -> "Images":
+        """The data set of these places alone; each image keeps its index."""
+        chosen = torch.as_tensor(places, dtype=torch.int64)
+        return Images(self.images[chosen], self.labels[chosen], self.index[chosen], self.classes, self.mean, self.std)
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) over pixels, labels and indices."""
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
@@ -64,6 +69,10 @@ class Streamed(Dataset):
     def __getitem__(self, place: int) -> tuple[Tensor, int, int]:
         image, label = self.source[place][:2]
         return image, int(label), place
+
+    def only(self, places: Sequence[int]) -> "Streamed":
+        """The data set of these places alone, counted anew."""
+        return Streamed(Subset(self.source, list(places)), self.classes)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over shapes, pixels and labels, in order. Reads every image once."""
@@ -100,3 +109,13 @@ class Splits:
             "classes": self.test.classes,
             "train_fingerprint": self.train.fingerprint(),
         }
+
+
+def carved(images: Any, validation_every: int = 10) -> Splits:
+    """Training images of which every `validation_every`-th validates; nothing to test on. No random part."""
+    count = len(images)
+    if validation_every < 2 or count < 2:
+        raise ValueError(f"validation_every={validation_every} of {count} images: at least 2 of both")
+    held_out = range(0, count, validation_every)
+    rest = [place for place in range(count) if place % validation_every]
+    return Splits(images.only(rest), images.only(held_out), images.only([]))
