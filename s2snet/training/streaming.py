@@ -170,6 +170,8 @@ class StreamLoader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from there. ValueError, in one line, where the stream is another or split otherwise."""
+        if "layout" not in state:
+            raise ValueError("ckpt_path: the checkpoint is of a run on other data, not on a stream of shards")
         for name, had in state["layout"].items():
             has = self._layout()[name]
             if has != had:

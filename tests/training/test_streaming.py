@@ -203,6 +203,11 @@ def test_going_on_otherwise_is_one_line(folder, change, line):
     assert str(error.value) == f"ckpt_path: a stream of shards goes on only with {line}"
 
 
+def test_a_checkpoint_of_other_data_is_one_line(folder):
+    with pytest.raises(ValueError, match=r"^ckpt_path: the checkpoint is of a run on other data, not on a stream"):
+        StreamLoader(shards(folder), RECIPE, 0, 0).load_state_dict({"handed_out": 3})
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_set_without_images_ends_in_one_line(tmp_path, workers):
     for number in range(4):
