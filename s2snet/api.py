@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from s2snet import models, runs, weights
+from s2snet import checks, models, runs, weights
 from s2snet.choices import choose
 from s2snet.data import ImageFiles, Images, Streamed, carved
 from s2snet.evaluation.defences import Defence
@@ -165,6 +165,7 @@ def evaluate(
     chunk: int = 128,
     keep: str | None = None,
     fast: bool = True,
+    audit: str = "quick",  # off, quick, full
     device: str = "auto",  # auto, cpu, gpu
     classes: Sequence[str] | None = None,
     output: str | Path | None = None,
@@ -184,7 +185,8 @@ def evaluate(
     - `output`: a folder for ledger, rows, table and report, where the same call goes on after a crash; None keeps
       nothing.
 
-    `.attrs["table"]` of the result holds the lines of the table (evaluation/scores.py), worst cases included.
+    `.attrs["table"]` of the result holds the lines of the table (evaluation/scores.py), worst cases included, each with
+    the audit's verdict on its defence; `.attrs["audit"]` the findings (s2snet.checks.Finding), the worst first.
     ValueError, in one line, for what cannot be evaluated. Cost: see `Job`; images that leave early cost less.
     """
     modules = dict(defended) if isinstance(defended, Mapping) else {"defended": defended}
@@ -208,12 +210,15 @@ def evaluate(
             keep=keep if output is not None else "none",
             samples=12 if output is not None else 0,
             fast=fast,
+            audit=audit,
             trainer=Trainer(accelerator=device, progress=progress),
             command="s2snet.evaluate(...)",
         )
         folder = run(job, say=lambda text: print(text, file=sys.stderr))
+        checks.write(folder)
         rows = pq.read_table(folder / "rows.parquet").to_pandas()
         rows.attrs["table"] = read_table(folder / "table.csv")
+        rows.attrs["audit"] = [] if audit == "off" else checks.findings(folder)
         if output is not None:
             write_report(folder)
     return rows

@@ -19,6 +19,7 @@ def _evaluate(config: DictConfig) -> None:
         messages.single_device_in_sweeps(checked.trainer.devices * checked.trainer.num_nodes)
         from rich.console import Console
 
+        from s2snet import checks
         from s2snet.evaluation.from_settings import evaluate
         from s2snet.rank_zero import is_first
         from s2snet.report.page import write_report
@@ -34,9 +35,12 @@ def _evaluate(config: DictConfig) -> None:
         )
         if folder is None or not is_first():
             return
+        verdicts = checks.write(folder)
         page = write_report(folder)
         summary(folder)
         print(f"table:  {folder / 'table.csv'}\nreport: {page}")
+        if checked.strict and any(verdict.startswith("FAIL") for verdict in verdicts.values()):
+            raise ValueError("strict=true and the audit failed; the report says what, and what to do")
 
 
 def main() -> None:

@@ -167,6 +167,8 @@ class EvaluateSettings:
     keep: str | None = None
     samples: int = 12
     fast: bool = True
+    audit: str = "quick"
+    strict: bool = False
     seed: Any = 0
     plan: bool = False
     data_root: str | None = None
@@ -251,6 +253,8 @@ def evaluate_settings(config: DictConfig) -> EvaluateSettings:
     settings.adversarial = [] if files is None else [str(f) for f in (files if isinstance(files, list) else [files])]
     if settings.keep is not None:
         choose("keep", settings.keep, ("all", "sample", "none"))
+    settings.audit = {"false": "off", "true": "quick"}.get(settings.audit.lower(), settings.audit)  # YAML's off and on
+    choose("audit", settings.audit, ("off", "quick", "full"))
     choose("trainer.precision", settings.trainer.precision, PRECISIONS)
     if settings.trainer.compile:
         raise BadInput("trainer.compile=true: for training; an evaluation has fast=true")

@@ -44,6 +44,7 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
         keep=settings.keep,
         samples=settings.samples,
         fast=settings.fast,
+        audit=settings.audit,
         trainer=settings.trainer,
         command=command,
         config=config_yaml,

@@ -70,6 +70,7 @@ def _facts(job, planned) -> dict[str, Any]:
         },
         "classes": [str(name) for name in job.images.classes],
         "budgets": job.budgets,
+        "audit": job.audit,
         "seed": job.seeds[0] if len(job.seeds) == 1 else job.seeds,
         "defences": [
             {

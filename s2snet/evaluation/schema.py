@@ -12,6 +12,8 @@ knows this file and nothing else of the evaluation.
       measures.csv           MEASURE_COLUMNS: everything else that was measured, one figure a line
       curves.csv             CURVE_COLUMNS: accuracy against the size of the perturbation
       samples.safetensors    the images of the explorer (see SAMPLES)
+      probes.json            what was measured of each defence for the audit (evaluation/probes.py)
+      audit.json             the findings of the checks (s2snet/checks)
       timing.jsonl           seconds and passes; the one file that differs between two equal runs
       figures/  report.html
 """
@@ -74,6 +76,7 @@ TABLE_COLUMNS = (
     "reached",  # targeted attacks: share of all images that the judge takes for the target
     "seeds",  # over how many seeds accuracy is the mean
     "spread",  # largest minus smallest accuracy over the seeds; empty for one seed
+    "audit",  # the verdict on the defence: PASS, WARN(n), FAIL(n), OFF; empty until it was audited
     "status",  # done, "failed: reason", or "incomplete: what is missing" for a worst case
 )
 

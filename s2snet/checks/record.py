@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from s2snet.audit.finding import NOT_APPLICABLE, Answer
+from s2snet.checks.finding import NOT_APPLICABLE, Answer
 from s2snet.evaluation.schema import CLEAN, WORST_CASE
 from s2snet.evaluation.scores import Scores, groups, headline, read_table
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from s2snet.audit.finding import FAIL, NOT_APPLICABLE, PASS, WARN, Answer, graded
-from s2snet.audit.record import Record, probed
+from s2snet.checks.finding import FAIL, NOT_APPLICABLE, PASS, WARN, Answer, graded
+from s2snet.checks.record import Record, probed
 from s2snet.evaluation.schema import WORST_CASE
 
 ONE_STEP = ("fgsm",)

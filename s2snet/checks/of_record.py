@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from s2snet.audit.finding import FAIL, NOT_APPLICABLE, PASS, WARN, Answer, graded, gravest
-from s2snet.audit.record import Record, probed
+from s2snet.checks.finding import FAIL, NOT_APPLICABLE, PASS, WARN, Answer, graded, gravest
+from s2snet.checks.record import Record, probed
 from s2snet.evaluation.schema import CLEAN, WORST_CASE
 
 ULP = 1e-6  # images from elsewhere were rounded by whoever made them

@@ -1,18 +1,25 @@
-"""The audit: can a number be believed? Checks of an evaluation's record and of the probes taken beside it.
+"""The audit's checks: can a number be believed? They read an evaluation's record and the probes taken beside it.
 
 Each check is a function from a Record to answers; its docstring says why, when it warns and fails, and ends with the
 remedy (docs/audit.md is made from them). A new check is a function and a line in CHECKS. No model is needed:
-`audit("results/NAME")` works on the files; the probes were measured when the evaluation ran (evaluation/probes.py).
+`findings("results/NAME")` works on the files; the probes were measured when the evaluation ran (evaluation/probes.py).
 
 Sources of the checks: Carlini et al. (arXiv 1902.06705), Athalye et al. (1802.00420), Tramer et al. (2002.08347),
 Croce and Hein (2003.01690), Pintor et al. (2106.09947), Zimmermann et al. (2206.13991).
 """
 
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
-from s2snet.audit import of_attacks, of_gradients, of_record
-from s2snet.audit.finding import ORDER, Finding, worst
-from s2snet.audit.record import Record
+from s2snet.checks import of_attacks, of_gradients, of_record
+from s2snet.checks.finding import ORDER, Finding, worst
+from s2snet.checks.record import Record
+from s2snet.evaluation.scores import write_table
+from s2snet.files import make_whole
+
+OFF = "OFF"  # the verdict where nothing was checked
 
 CHECKS = {
     check.__name__: check
@@ -49,10 +56,12 @@ CHECKS = {
     )
 }
 
-__all__ = ["CHECKS", "Finding", "Record", "audit", "remedy", "verdicts"]
+AUDIT = "audit.json"
+
+__all__ = ["AUDIT", "CHECKS", "Finding", "Record", "findings", "remedy", "verdicts", "write"]
 
 
-def audit(folder: str | Path) -> list[Finding]:
+def findings(folder: str | Path) -> list[Finding]:
     """All findings about a result folder, the worst first, else in the order of CHECKS.
 
     ValueError, in one line, where no finished evaluation lies there.
@@ -67,6 +76,23 @@ def remedy(check: str) -> str:
     return " ".join((CHECKS[check].__doc__ or "").partition("Remedy:")[2].split())
 
 
-def verdicts(findings: list[Finding], defences: list[str]) -> dict[str, str]:
+def verdicts(found: list[Finding], defences: Iterable[str]) -> dict[str, str]:
     """{defence: PASS, WARN(n) or FAIL(n)}, each with what is said of the whole evaluation."""
-    return {name: worst([finding for finding in findings if finding.defence in (name, "")]) for name in defences}
+    return {name: worst([finding for finding in found if finding.defence in (name, "")]) for name in defences}
+
+
+def write(folder: str | Path) -> dict[str, str]:
+    """Writes audit.json and the column `audit` of table.csv; returns the verdict on each defence.
+
+    With `audit=off` there are no findings, and every verdict is OFF.
+    """
+    folder = Path(folder)
+    record = Record(folder)
+    names = [defence["name"] for defence in record.defences]
+    found = [] if record.run.get("audit") == OFF.lower() else findings(folder)
+    said = verdicts(found, names) if found else dict.fromkeys(names, OFF)
+    content = {"audit": record.run.get("audit"), "verdicts": said, "findings": [asdict(finding) for finding in found]}
+    make_whole(folder / AUDIT, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
+    lines = [{**line, "audit": said.get(line["defence"], "")} for line in record.table]
+    make_whole(folder / "table.csv", lambda path: write_table(lines, path))
+    return said

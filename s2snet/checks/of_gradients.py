@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from s2snet.audit.finding import FAIL, NOT_APPLICABLE, PASS, WARN, Answer, graded, gravest
-from s2snet.audit.record import Record, probed
+from s2snet.checks.finding import FAIL, NOT_APPLICABLE, PASS, WARN, Answer, graded, gravest
+from s2snet.checks.record import Record, probed
 
 STRAIGHT_THROUGH = ("identity", "learned", "affine")
 
