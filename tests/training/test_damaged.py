@@ -167,7 +167,5 @@ def test_images_without_labels_train_stage_1_and_a_stage_2_that_needs_none(runs,
         train(*more, "stage=2", "output=two")
     path = train(*more, "stage=2", "output=two", "data.classes=4")
     assert 0 <= weights.read_header(path)["metrics"]["accuracy"] <= 1
-    with pytest.raises(
-        ValueError, match=r"data=imagefolder has no labels: an evaluation needs them"
-    ):
+    with pytest.raises(ValueError, match=r"data=imagefolder has no labels: an evaluation needs them"):
         evaluate("data=imagefolder", f"data.root={torn[0]}", "data.labels=none", f"runs={runs}")
