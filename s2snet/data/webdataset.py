@@ -36,7 +36,7 @@ class Rejected(ValueError):
 
 @dataclass(frozen=True)
 class Reject:
-    """Least and most that an image may have; None switches a rule off (papers: undecodable, small, narrow, flat)."""
+    """Least and most that an image may have; None switches a rule off. The defaults are placeholders of ours."""
 
     least_side: int | None = 32
     most_aspect: float | None = 4
