@@ -15,6 +15,10 @@ def __getattr__(name: str):
         from s2snet import api
 
         return getattr(api, name)
+    if name == "audit":
+        import importlib
+
+        return importlib.import_module("s2snet.audit")
     if name == "Defended":
         from s2snet.models import Defended
 

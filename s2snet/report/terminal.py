@@ -37,9 +37,32 @@ def summary(folder: Path) -> None:
         console.print(table)
     for sentence in sentences(speaking, run["defences"]):
         console.print(sentence)
+    for sentence in audited(folder, run["defences"]):
+        console.print(sentence)
     failed = [cell for cell in run["cells"] if cell["status"] != "done"]
     if failed:
         console.print(f"{len(failed)} cells failed; they count for nothing, and what lacks them is an upper bound")
+
+
+def audited(folder: Path, defences: list[dict]) -> list[str]:
+    """A line per defence: the audit's verdict and the checks behind it; one line where nothing was audited."""
+    path = folder / "audit.json"
+    if not path.is_file():
+        return []
+    audit = json.loads(path.read_text(encoding="utf-8"))
+    if not audit["findings"]:
+        return ["Audit: off; nobody has checked whether these numbers can be believed."]
+    said = []
+    for defence in defences:
+        verdict = audit["verdicts"][defence["name"]]
+        wanted = verdict.partition("(")[0].lower()
+        checks = [
+            finding["check"]
+            for finding in audit["findings"]
+            if finding["verdict"] == wanted != "pass" and finding["defence"] in (defence["name"], "")
+        ]
+        said.append(f"Audit of {defence['title']}: {verdict}" + (f", {', '.join(checks)}" if checks else ""))
+    return said
 
 
 def _percent(line: dict | None) -> str:
