@@ -13,6 +13,7 @@ from s2snet.evaluation.engine import Engine
 from s2snet.files import make_whole
 
 AUDITS = ("off", "quick", "full")
+PROBES = "probes.json"
 VERSION = 1  # raised when a probe measures something else
 USUAL = 8 / 255
 NOISED, ATTACKED, REJUDGED = 64, 200, 64  # images
@@ -20,49 +21,46 @@ NOISED, ATTACKED, REJUDGED = 64, 200, 64  # images
 
 def measure(job, planned, engine: Engine) -> None:
     """Writes probes.json beside the results; what it holds already for the same defence, data and radius is kept."""
-    path = job.output / "probes.json"
-    if job.audit == "off":
+    path = job.output / PROBES
+    if job.audit == "off" or all(cell.clean for cell in engine.cells):
         path.unlink(missing_ok=True)
         return
     eps = radius(job.budgets)
+    about = {"version": VERSION, "eps": eps, "audit": job.audit, "images": job.count}
+    about["data"] = planned.data["fingerprint"]
     earlier = _read(path)
-    found: dict[str, Any] = {"audit": job.audit, "eps": eps, "version": VERSION, "defences": {}}
-    about = {
-        "version": VERSION,
-        "eps": eps,
-        "data": planned.data["fingerprint"],
-        "audit": job.audit,
-        "images": job.count,
-    }
-    if earlier.get("about") == about:
-        found["data"] = earlier["data"]
-    elif isinstance(job.images, Images):  # in memory: hashing them costs nothing
-        found["data"] = probes.data(job.images, job.train if isinstance(job.train, Images) else None)
-    found["about"] = about
-    for name, defended in engine.defences.items():
-        kept = earlier.get("defences", {}).get(name, {}) if earlier.get("about") == about else {}
-        routes = sorted({cell.route for cell in _white_box(engine, name)})
-        key = [engine.judges[name], routes]
-        if kept.get("key") == key:
-            found["defences"][name] = kept
-            continue
-        sources = {cell.route: cell.source for cell in _white_box(engine, name)}
-        batch = [job.images[place] for place in range(min(max(NOISED, ATTACKED * (job.audit == "full")), job.count))]
-        device = engine.ranks.device
-        images = torch.stack([item[0] for item in batch]).to(device)
-        labels = torch.tensor([int(item[1]) for item in batch], device=device)
-        index = torch.tensor([int(item[2]) for item in batch])
-        few = slice(0, NOISED)
-        measures = probes.quick(defended, images, labels, eps, sources)
-        measures["noise"] = lambda: probes.noise(defended, images[few], labels[few], index[few], eps, 0)  # noqa: B023
-        kept_images = _kept(engine, name)
-        if kept_images is not None:
-            measures["recomputed"] = lambda: probes.recomputed(defended, *kept_images)  # noqa: B023
-        if job.audit == "full":
-            strong = {route: sources[route] for route in ("exact", "soft") if route in sources} or {"exact": defended}
-            measures["more"] = lambda: probes.more(defended, strong, images, labels, index, eps, 0)  # noqa: B023
-        found["defences"][name] = {"key": key, **probes.taken(defended, measures)}
+    if earlier.get("about") != about:
+        earlier = {}
+    found: dict[str, Any] = {"about": about, "defences": {}}
+    if isinstance(job.images, Images):  # in memory: hashing them costs nothing
+        train = job.train if isinstance(job.train, Images) else None
+        found["data"] = earlier.get("data") or probes.data(job.images, train)
+    for name in engine.defences:
+        cells = _white_box(engine, name)
+        key = [engine.judges[name], sorted({cell.route for cell in cells})]
+        kept = earlier.get("defences", {}).get(name, {})
+        found["defences"][name] = kept if kept.get("key") == key else {"key": key, **_probed(job, engine, name, eps)}
     make_whole(path, lambda beside: beside.write_text(json.dumps(found, indent=1) + "\n"))
+
+
+def _probed(job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
+    """What the probes of one defence found."""
+    defended = engine.defences[name]
+    sources = {cell.route: cell.source for cell in _white_box(engine, name)}
+    count = min(ATTACKED if job.audit == "full" else NOISED, job.count)
+    batch = [job.images[place] for place in range(count)]
+    images = torch.stack([item[0] for item in batch]).to(engine.ranks.device)
+    labels = torch.tensor([int(item[1]) for item in batch], device=engine.ranks.device)
+    index = torch.tensor([int(item[2]) for item in batch])
+    measures = probes.quick(defended, images, labels, eps, sources)
+    measures["noise"] = lambda: probes.noise(defended, images[:NOISED], labels[:NOISED], index[:NOISED], eps, seed=0)
+    kept = _kept(engine, name)
+    if kept is not None:
+        measures["recomputed"] = lambda: probes.recomputed(defended, *kept)
+    if job.audit == "full":
+        strong = {route: sources[route] for route in ("exact", "soft") if route in sources} or {"exact": defended}
+        measures["more"] = lambda: probes.more(defended, strong, images, labels, index, eps, seed=0)
+    return probes.taken(defended, measures)
 
 
 def radius(budgets: dict[str, list[float]]) -> float:
