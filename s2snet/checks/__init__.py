@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from s2snet.checks import of_attacks, of_gradients, of_record
+from s2snet.checks import of_attacks, of_gradients, of_record, of_routes
 from s2snet.checks.finding import ORDER, Finding, worst
 from s2snet.checks.record import Record
 from s2snet.evaluation.scores import write_table
@@ -45,10 +45,12 @@ CHECKS = {
         of_gradients.surrogate_valid,
         of_gradients.inner_optimisation,
         of_gradients.admission,
+        of_routes.compulsory_routes,
         of_attacks.iterative_vs_single,
         of_attacks.noise,
         of_attacks.less_informed,
         of_attacks.controls,
+        of_attacks.random_control,
         of_attacks.minimal_vs_budget,
         of_attacks.converged,
         of_attacks.monotone,

@@ -8,6 +8,7 @@ import numpy as np
 from s2snet.checks.finding import FAIL, NOT_APPLICABLE, PASS, WARN, Answer, graded
 from s2snet.checks.record import Record, probed
 from s2snet.evaluation.schema import WORST_CASE
+from s2snet.evaluation.scores import wilson
 
 ONE_STEP = ("fgsm",)
 LESS_INFORMED = ("gray_box", "transfer", "query")
@@ -101,6 +102,23 @@ def controls(record: Record) -> Iterator[Answer]:
         if mine and control and None not in (mine["accuracy"], control["accuracy"]):
             said = f"{at[0]} {at[1]:.4g}: {mine['accuracy']:.1%}, the stage-1 autoencoder {control['accuracy']:.1%}"
             yield Answer(name, PASS if mine["low"] > control["accuracy"] else WARN, said, "purifier")
+
+
+@probed("control")
+def random_control(record: Record, defence: dict, found: dict) -> Iterator[Answer]:
+    """A trained purifier is better than its own architecture that only learned to copy.
+
+    A jagged surface withstands a weak attack whoever shaped it. The purifier's network is built anew, fitted to the
+    identity on training images, put before the same classifier and attacked alike (PGD-40, one radius, one route).
+    Warns where the lower end of the defence's interval is not above what the control keeps.
+
+    Remedy: say that the architecture makes the number; more steps, Auto-PGD, routes soft and smoothed.
+    """
+    mine, control, n = found["left"]["defence"], found["left"]["control"], found["images"]
+    low, _ = wilson(mine * n, n)
+    said = f"PGD-40 at {found['eps']:.4g} leaves {mine:.1%}, of the control {control:.1%} (n={n}; clean "
+    said += f"{found['clean']['defence']:.1%} and {found['clean']['control']:.1%})"
+    yield Answer(defence["name"], PASS if low > control else WARN, said, "purifier")
 
 
 def minimal_vs_budget(record: Record) -> Iterator[Answer]:

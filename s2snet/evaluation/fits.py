@@ -33,9 +33,9 @@ def name_of(cell: Cell) -> str:
 def seconds(cell: Cell, train: Any, device: torch.device, steps: int = 3) -> float:
     """About what fitting the cell's surrogate takes, from a few steps of a copy after a warm-up."""
     surrogate, purifier = copy.deepcopy(cell.surrogate), cell.source.defended.purifier
-    fit(surrogate, purifier, _batches(train), len(train), 1, device=device)
+    fit(surrogate, purifier, batches(train), len(train), 1, device=device)
     started = time.perf_counter()
-    fit(surrogate, purifier, _batches(train), len(train), steps, device=device)
+    fit(surrogate, purifier, batches(train), len(train), steps, device=device)
     return (time.perf_counter() - started) / steps * cell.preimage["route"]["fit_steps"]
 
 
@@ -55,7 +55,7 @@ def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Ca
                 say(f"fitting the {fact['surrogate']} surrogate of {cell.views[0][1]}, {steps} steps")
                 purifier = cell.source.defended.purifier
                 with repeatable(0, name, 0):  # a purifier may answer at random
-                    fit(cell.surrogate, purifier, _batches(train), len(train), steps, device=ranks.device)
+                    fit(cell.surrogate, purifier, batches(train), len(train), steps, device=ranks.device)
                 tensors = {key: tensor.cpu().contiguous() for key, tensor in cell.surrogate.state_dict().items()}
                 ledger.keep_fit(name, tensors)
             made[name] = tensors
@@ -70,7 +70,7 @@ def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Ca
         cell.surrogate.to(ranks.device).eval().requires_grad_(False)
 
 
-def _batches(train: Any) -> Callable[[Tensor], Tensor]:
+def batches(train: Any) -> Callable[[Tensor], Tensor]:
     """The training images at some places; for a damaged file the next, as in training."""
     read = train.__getitem__
     return lambda places: torch.stack([readable(read, int(place), len(train))[0] for place in places])

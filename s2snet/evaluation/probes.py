@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from s2snet import models
 from s2snet.attacks import Noise, apgd, pgd, untouched
 from s2snet.attacks.losses import fooled, margin
 from s2snet.models import Defended
@@ -327,6 +328,44 @@ def more(
         "curve": {repr(eps * factor): share(min(eps * factor, 1.0), steps=40) for factor in (0.25, 0.5, 1, 2, 4)},
         "eps_one": share(1.0, steps=40, step_size=1 / 16),
     }
+
+
+def control(
+    defended: Defended,
+    batches: Callable[[Tensor], Tensor],
+    count: int,
+    images: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    eps: float,
+    seed: int,
+    steps: int = 300,
+) -> dict[str, Any]:
+    """What PGD-40 leaves of the defence, and of its classifier behind the same architecture fitted to the identity.
+
+    The control is built anew from the purifier's config and learns on training images, `batches(places)` of `count`,
+    to give them back; it has never heard of the classifier. What it withstands, the architecture withstands.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # inside `taken`, which restores it
+    purifier = models.build(**defended.purifier.config).to(images.device).train()
+    with torch.enable_grad():
+        optimiser = torch.optim.Adam(purifier.parameters(), lr=4e-3)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for _ in range(steps):
+            batch = batches(torch.randint(count, (min(32, count),), generator=draw)).to(images.device)
+            optimiser.zero_grad()
+            functional.mse_loss(purifier(batch), batch).backward()
+            optimiser.step()
+            schedule.step()
+    found: dict[str, Any] = {"images": len(images), "eps": eps, "clean": {}, "left": {}}
+    for name, module in (("defence", defended), ("control", Defended(purifier.eval(), defended.classifier))):
+        adversarial = pgd(
+            module, images, labels, eps=eps, norm="linf", steps=40, loss="margin", noise=Noise(seed, index)
+        )
+        for what, points in (("clean", images), ("left", adversarial)):
+            found[what][name] = 1 - _share(fooled(_logits(module, points), labels))
+    return found
 
 
 def data(images: Sequence, train: Sequence | None, most: int = 20_000) -> dict[str, Any]:

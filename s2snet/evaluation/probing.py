@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from s2snet.data import Images
-from s2snet.evaluation import probes
+from s2snet.evaluation import fits, probes
 from s2snet.evaluation.engine import Engine
 from s2snet.files import make_whole
 
@@ -60,6 +60,11 @@ def _probed(job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
     if job.audit == "full":
         strong = {route: sources[route] for route in ("exact", "soft") if route in sources} or {"exact": defended}
         measures["more"] = lambda: probes.more(defended, strong, images, labels, index, eps, seed=0)
+        if job.train is not None and getattr(defended.purifier, "config", None):
+            batches = fits.batches(job.train)
+            measures["control"] = lambda: probes.control(
+                defended, batches, len(job.train), images, labels, index, eps, seed=0
+            )
     return probes.taken(defended, measures)
 
 
