@@ -154,7 +154,7 @@ def _recipe(stage: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
 def evaluate(
     defended: nn.Module | Mapping[str, nn.Module],
     loader: DataLoader | Dataset | tuple[Tensor, Tensor],
-    attacks: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("fgsm", "bim", "pgd"),
+    attacks: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("fgsm", "pgd", "apgd"),
     threats: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("gray_box", "white_box"),
     *,
     budgets: Mapping[str, Sequence[float]] | None = None,

@@ -151,10 +151,11 @@ def minimal_vs_budget(record: Record) -> Iterator[Answer]:
 
 @probed("more")
 def converged(record: Record, defence: dict, found: dict) -> Iterator[Answer]:
-    """More steps, another step rule and more restarts find nothing new.
+    """More steps, another loss and more restarts find nothing new.
 
-    An attack that has not converged reports its own weakness as the defence's strength. Doubled steps, Auto-PGD, three
-    more restarts, all with the margin loss, on images that the evaluation left. Warns on any image, fails over a point.
+    An attack that has not converged reports its own weakness as the defence's strength. Auto-PGD with 200 steps and
+    with the margin loss, PGD with three more restarts, on images that the evaluation left. Warns on any image, fails
+    over a point.
 
     Remedy: more steps and restarts; attack=[pgd,apgd] with the margin loss.
     """
