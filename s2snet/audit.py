@@ -3,11 +3,11 @@
     python -m s2snet.audit results/NAME                      # audits an evaluation anew, from its files alone
     python -m s2snet.audit model=my_package:build data=cifar10 [SETTING=VALUE ...]
 
-The first needs no model: it checks the rows, and what was probed when they were made. The second attacks and probes the
-classifier that `my_package.build()` returns, with or without a purifier in it, with
-the settings of conf/experiment/audit.yaml and whatever else `python evaluate.py` takes (classifier.weights=FILE,
-classifier.options='{width: 8}', images=500, budgets.linf=[4/255]). Both print the findings with their remedies and write them to audit.html, a page to
-hand to a reviewer. Exit status 1 where the audit fails.
+The first needs no model: it checks the rows, and what was probed when they were made. The second attacks and probes
+the classifier that `my_package.build()` returns, with or without a purifier in it, with the settings of
+conf/experiment/audit.yaml and whatever else `python evaluate.py` takes (classifier.weights=FILE,
+classifier.options='{width: 8}', images=500, budgets.linf=[4/255]). Both print the findings with their remedies and
+write audit.html, a page to hand to a reviewer. Exit status 1 where the audit fails.
 """
 
 import sys

@@ -27,14 +27,14 @@ zero, attacks that never arrived, labels out of step. An audit asks for these fa
   measure again.
 - **OFF**: nobody looked.
 
-`python evaluate.py` audits what it evaluates. `audit=quick` (the default) probes gradients, randomness and state on a few
-images; `audit=full` also attacks with more steps, restarts and radii; `audit=off` does nothing and says so. The
-verdict stands beside each defence on the terminal, in the column `audit` of `table.csv` and in `report.html`;
+`python evaluate.py` audits what it evaluates. `audit=quick` (the default) probes gradients, randomness and state on
+a few images; `audit=full` also attacks with more steps, restarts and radii; `audit=off` does nothing and says so.
+The verdict stands beside each defence on the terminal, in the column `audit` of `table.csv` and in `report.html`;
 `audit.json` has every finding and `audit.html` shows them. With `strict=true` a FAIL is the exit status.
 `python -m s2snet.audit results/NAME` audits again from the files alone.
 
-Each check below says what it holds to be so, why that matters and from where on it warns and fails, and what to do. This
-page is made from the checks' docstrings by `python scripts/audit_docs.py`.
+Each check below says what it holds to be so, why that matters and from where on it warns and fails, and what to do.
+This page is made from the checks' docstrings by `python scripts/audit_docs.py`.
 """
 
 

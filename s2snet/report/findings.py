@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from s2snet.report.verdict import joined
+
 ORDER = ("fail", "warn", "pass", "not applicable")  # as the checks' verdicts, worst first
-CONSEQUENCES = {  # verdict: said of one check, of several
-    "fail": ("Do not believe these numbers yet: one check failed.", "Do not believe these numbers yet: {} checks failed."),
-    "warn": ("To be read with care: one check warns.", "To be read with care: {} checks warn."),
+CONSEQUENCES = {  # verdict: what follows, by whose numbers and how many checks said so
+    "fail": "Do not believe {whose} yet: {checks} failed.",
+    "warn": "Read {whose} with care: {checks} gave a warning.",
 }
 NO_DOUBT = "No check found a reason to doubt these numbers."
 OFF = "Nobody has checked whether these numbers can be believed: the audit was off."
@@ -48,21 +50,26 @@ def arranged(audit: dict[str, Any], defences: list[dict]) -> dict[str, Any]:
         "effort": audit["audit"],
         "off": not audit["findings"],
         "verdicts": audit["verdicts"],
-        "consequence": consequence(audit),
+        "consequence": consequence(audit, defences),
         "wrong": by_verdict["fail"] + by_verdict["warn"],
         "passed": by_verdict["pass"],
         "unasked": by_verdict[ORDER[-1]] + by_verdict[None],
     }
 
 
-def consequence(audit: dict[str, Any]) -> str:
-    """One sentence on what the verdicts mean for the numbers."""
+def consequence(audit: dict[str, Any], defences: list[dict]) -> str:
+    """One sentence on what the worst verdicts mean, and for whose numbers."""
     if not audit["findings"]:
         return OFF
-    for verdict, (one, several) in CONSEQUENCES.items():
-        checks = {finding["check"] for finding in audit["findings"] if finding["verdict"] == verdict}
-        if checks:
-            return one if len(checks) == 1 else several.format(len(checks))
+    for verdict, sentence in CONSEQUENCES.items():
+        count = len({finding["check"] for finding in audit["findings"] if finding["verdict"] == verdict})
+        if count:
+            said = audit["verdicts"]
+            whose = [d["title"] for d in defences if said.get(d["name"], "").startswith(verdict.upper())]
+            return sentence.format(
+                whose="these numbers" if len(whose) == len(said) else f"the numbers of {joined(whose)}",
+                checks="one check" if count == 1 else f"{count} checks",
+            )
     return NO_DOUBT
 
 
