@@ -38,7 +38,7 @@ def _evaluate(config: DictConfig) -> None:
             return
         verdicts = checks.write(folder)
         page, audit = write_report(folder), write_audit(folder)
-        summary(folder)
+        summary(folder, remedies=checked.strict or checked.audit == "full")
         print(f"table:  {folder / 'table.csv'}\nreport: {page}" + (f"\naudit:  {audit}" if audit else ""))
         if checked.strict and any(verdict.startswith("FAIL") for verdict in verdicts.values()):
             raise ValueError("strict=true and the audit failed; the report says what, and what to do")

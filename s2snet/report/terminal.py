@@ -17,8 +17,11 @@ from s2snet.report.words import budget_text, percent, title_of
 THREATS = ("gray_box", "white_box", WORST_CASE)  # the columns of each budget, where they exist
 
 
-def summary(folder: Path) -> None:
-    """Prints robust accuracy in percent, worst attack of each threat, from the folder's table.csv and run.json."""
+def summary(folder: Path, remedies: bool = False) -> None:
+    """Prints robust accuracy in percent, worst attack of each threat, from the folder's table.csv and run.json.
+
+    Then what the audit found, with `remedies` in full.
+    """
     speaking = headline(read_table(folder / "table.csv"))
     run = json.loads((folder / "run.json").read_text())
     console = Console(highlight=False, markup=False)
@@ -39,7 +42,7 @@ def summary(folder: Path) -> None:
         console.print(table)
     for sentence in sentences(speaking, run["defences"]):
         console.print(sentence)
-    print_audit(folder, remedies=run.get("audit") == "full")
+    print_audit(folder, remedies)
     failed = [cell for cell in run["cells"] if cell["status"] != "done"]
     if failed:
         console.print(f"{len(failed)} cells failed; they count for nothing, and what lacks them is an upper bound")
