@@ -19,6 +19,7 @@ from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.run import Job, Trainer, run
 from s2snet.evaluation.scores import read_table
 from s2snet.models import Defended
+from s2snet.report.audit_page import write_audit
 from s2snet.report.page import write_report
 
 if TYPE_CHECKING:
@@ -221,6 +222,7 @@ def evaluate(
         rows.attrs["audit"] = [] if audit == "off" else checks.findings(folder)
         if output is not None:
             write_report(folder)
+            write_audit(folder)
     return rows
 
 

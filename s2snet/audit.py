@@ -1,11 +1,13 @@
 """`s2snet.audit(model, loader)` and `python -m s2snet.audit`: can the robustness of any classifier be believed?
 
-    python -m s2snet.audit results/NAME                      # the findings about an evaluation, from its files alone
+    python -m s2snet.audit results/NAME                      # audits an evaluation anew, from its files alone
     python -m s2snet.audit model=my_package:build data=cifar10 [SETTING=VALUE ...]
 
-The second attacks and probes the classifier that `my_package.build()` returns, with or without a purifier in it, with
-the settings of conf/experiment/audit.yaml and whatever else `python evaluate.py` takes (classifier.weights=FILE,
-classifier.options='{width: 8}', images=500, budgets.linf=[4/255]). Exit status 1 where the audit fails.
+The first needs no model: it checks the rows, and what was probed when they were made. The second attacks and probes
+the classifier that `my_package.build()` returns, with or without a purifier in it, with the settings of
+conf/experiment/audit.yaml and whatever else `python evaluate.py` takes (classifier.weights=FILE,
+classifier.options='{width: 8}', images=500, budgets.linf=[4/255]). Both print the findings with their remedies and
+write audit.html, a page to hand to a reviewer. Exit status 1 where the audit fails.
 """
 
 import sys
@@ -45,11 +47,15 @@ def audit(
     - `output`: the result folder: table, rows, report.html and audit.html, a page to hand to a reviewer.
 
     `.attrs["verdicts"]` says PASS, WARN(n) or FAIL(n) of each model. The other options are those of `s2snet.evaluate`.
+    ValueError, in one line, for what cannot be audited.
     """
     import pandas
 
     from s2snet import api
+    from s2snet.choices import choose
+    from s2snet.report.terminal import print_audit
 
+    choose("effort", effort, ("quick", "full"))
     rows = api.evaluate(
         model,
         loader,
@@ -62,27 +68,26 @@ def audit(
     )
     found = pandas.DataFrame([vars(finding) for finding in rows.attrs["audit"]])
     found.attrs["verdicts"] = {line["defence"]: line["audit"] for line in rows.attrs["table"]}
-    told(output)
+    print_audit(Path(output))
+    print(f"audit:  {Path(output) / 'audit.html'}")
     return found
 
 
-def told(folder: str | Path) -> bool:
-    """Prints what was found about a result folder, with remedies; returns whether nothing failed."""
-    import textwrap
+def anew(folder: Path) -> bool:
+    """Audits a result folder from its files, renews its pages and prints the findings; whether nothing failed.
 
+    ValueError, in one line, where no finished evaluation lies there.
+    """
     from s2snet import checks
+    from s2snet.report.audit_page import write_audit
+    from s2snet.report.page import write_report
+    from s2snet.report.terminal import print_audit
 
-    found = checks.findings(folder)
-    names = list(dict.fromkeys(finding.defence for finding in found if finding.defence))
-    said = checks.verdicts(found, names)
-    for name in names:
-        print(f"{name}: {said[name]}")
-        for finding in found:
-            if finding.defence in (name, "") and finding.verdict in ("fail", "warn"):
-                part = f" [{finding.part}]" if finding.part else ""
-                print(f"  {finding.verdict:4} {finding.check}{part}: {finding.evidence}")
-                print(textwrap.fill(finding.remedy, 110, initial_indent=" " * 9 + "-> ", subsequent_indent=" " * 12))
-    return not any(verdict.startswith("FAIL") for verdict in said.values())
+    verdicts = checks.write(folder, asked=True)
+    write_report(folder)
+    print_audit(folder)
+    print(f"audit:  {write_audit(folder)}")
+    return not any(verdict.startswith("FAIL") for verdict in verdicts.values())
 
 
 def main() -> None:
@@ -90,10 +95,13 @@ def main() -> None:
     if not words or words[0] in ("-h", "--help"):
         print(__doc__.strip())
         return
-    if "=" not in words[0]:
+    folders = [word for word in words if "=" not in word]
+    if folders:
+        if len(words) > 1:
+            sys.exit(f"error: {' '.join(words)}: one result folder alone, or model=my_package.my_module:build")
         try:
-            sys.exit(0 if told(words[0]) else 1)
-        except ValueError as error:
+            sys.exit(0 if anew(Path(folders[0])) else 1)
+        except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
     from s2snet.cli import evaluate
 

@@ -60,7 +60,7 @@ CHECKS = {
 
 AUDIT = "audit.json"
 
-__all__ = ["AUDIT", "CHECKS", "Finding", "Record", "findings", "remedy", "verdicts", "write"]
+__all__ = ["AUDIT", "CHECKS", "Finding", "Record", "claim", "findings", "remedy", "verdicts", "write"]
 
 
 def findings(folder: str | Path) -> list[Finding]:
@@ -73,6 +73,11 @@ def findings(folder: str | Path) -> list[Finding]:
     return sorted(found, key=lambda finding: ORDER.index(finding.verdict))
 
 
+def claim(check: str) -> str:
+    """What a check holds to be so: the first paragraph of its docstring."""
+    return " ".join((CHECKS[check].__doc__ or "").partition("\n\n")[0].split())
+
+
 def remedy(check: str) -> str:
     """The last paragraph of a check's docstring, after `Remedy:`."""
     return " ".join((CHECKS[check].__doc__ or "").partition("Remedy:")[2].split())
@@ -83,17 +88,24 @@ def verdicts(found: list[Finding], defences: Iterable[str]) -> dict[str, str]:
     return {name: worst([finding for finding in found if finding.defence in (name, "")]) for name in defences}
 
 
-def write(folder: str | Path) -> dict[str, str]:
+def write(folder: str | Path, asked: bool = False) -> dict[str, str]:
     """Writes audit.json and the column `audit` of table.csv; returns the verdict on each defence.
 
-    With `audit=off` there are no findings, and every verdict is OFF.
+    With `audit=off` there are no findings, and every verdict is OFF, unless somebody `asked` for them afterwards: then
+    what can be told without probes is. audit.json also names every check with its claim, for readers that see no code.
     """
     folder = Path(folder)
     record = Record(folder)
     names = [defence["name"] for defence in record.defences]
-    found = [] if record.run.get("audit") == OFF.lower() else findings(folder)
+    off = record.run.get("audit") == OFF.lower() and not asked
+    found = [] if off else findings(folder)
     said = verdicts(found, names) if found else dict.fromkeys(names, OFF)
-    content = {"audit": record.run.get("audit"), "verdicts": said, "findings": [asdict(finding) for finding in found]}
+    content = {
+        "audit": record.run.get("audit"),
+        "verdicts": said,
+        "checks": {check: claim(check) for check in CHECKS},
+        "findings": [asdict(finding) for finding in found],
+    }
     make_whole(folder / AUDIT, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
     lines = [{**line, "audit": said.get(line["defence"], "")} for line in record.table]
     make_whole(folder / "table.csv", lambda path: write_table(lines, path))

@@ -48,6 +48,8 @@ class Record:
             self.table = read_table(self.folder / "table.csv")
         except FileNotFoundError as error:
             raise ValueError(f"{self.folder}: no finished evaluation there (no {Path(error.filename).name})") from None
+        if not (self.folder / "rows.parquet").is_file():
+            raise ValueError(f"{self.folder}: no rows.parquet there, and an audit reads the rows of images")
         path = self.folder / "probes.json"
         self.probes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

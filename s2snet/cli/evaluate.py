@@ -22,6 +22,7 @@ def _evaluate(config: DictConfig) -> None:
         from s2snet import checks
         from s2snet.evaluation.from_settings import evaluate
         from s2snet.rank_zero import is_first
+        from s2snet.report.audit_page import write_audit
         from s2snet.report.page import write_report
         from s2snet.report.terminal import summary
 
@@ -36,9 +37,9 @@ def _evaluate(config: DictConfig) -> None:
         if folder is None or not is_first():
             return
         verdicts = checks.write(folder)
-        page = write_report(folder)
-        summary(folder)
-        print(f"table:  {folder / 'table.csv'}\nreport: {page}")
+        page, audit = write_report(folder), write_audit(folder)
+        summary(folder, remedies=checked.strict or checked.audit == "full")
+        print(f"table:  {folder / 'table.csv'}\nreport: {page}" + (f"\naudit:  {audit}" if audit else ""))
         if checked.strict and any(verdict.startswith("FAIL") for verdict in verdicts.values()):
             raise ValueError("strict=true and the audit failed; the report says what, and what to do")
 

@@ -255,6 +255,8 @@ def evaluate_settings(config: DictConfig) -> EvaluateSettings:
         choose("keep", settings.keep, ("all", "sample", "none"))
     settings.audit = {"false": "off", "true": "quick"}.get(settings.audit.lower(), settings.audit)  # YAML's off and on
     choose("audit", settings.audit, ("off", "quick", "full"))
+    if settings.strict and settings.audit == "off":
+        raise BadInput("strict=true audit=off: without an audit there is nothing to fail; audit=quick or full")
     choose("trainer.precision", settings.trainer.precision, PRECISIONS)
     if settings.trainer.compile:
         raise BadInput("trainer.compile=true: for training; an evaluation has fast=true")

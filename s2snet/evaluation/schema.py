@@ -13,7 +13,7 @@ knows this file and nothing else of the evaluation.
       curves.csv             CURVE_COLUMNS: accuracy against the size of the perturbation
       samples.safetensors    the images of the explorer (see SAMPLES)
       probes.json            what was measured of each defence for the audit (evaluation/probes.py)
-      audit.json             the findings of the checks (s2snet/checks)
+      audit.json             the findings of the checks (s2snet/checks); audit.html shows them to a reviewer
       timing.jsonl           seconds and passes; the one file that differs between two equal runs
       figures/  report.html
 """

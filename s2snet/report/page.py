@@ -1,4 +1,4 @@
-"""report.html and figures/ from a result folder's run.json, rows.parquet, table.csv and samples.safetensors.
+"""report.html and figures/ from a result folder's run.json, rows.parquet, table.csv, samples.safetensors, audit.json.
 
 The page is one file that fetches nothing: its style, script, figures and images are inside. The same result
 gives the same bytes.
@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from s2snet.evaluation.schema import CLEAN, WORST_CASE
 from s2snet.evaluation.scores import headline, read_table
-from s2snet.report import details, svg, verdict
+from s2snet.report import details, findings, svg, verdict
 from s2snet.report.explorer import explorer
 from s2snet.report.figures import curves, distances
 from s2snet.report.palette import DARK, LIGHT, UNDEFENDED, colour, slots
@@ -34,6 +34,7 @@ def write_report(folder: str | Path) -> Path:
     places = {defence["name"]: place for place, defence in enumerate(run["defences"])}
     at = verdict.reference(verdict.budgets_of(speaking))
     about = verdict.subject(speaking, run["defences"], at) if at else None
+    audit = findings.read(folder)
     figures = draw_figures(folder / "figures", run, speaking)
     html = (
         environment()
@@ -42,6 +43,7 @@ def write_report(folder: str | Path) -> Path:
             run=run,
             verdict=verdict.sentences(speaking, run["defences"]),
             defences=[one_defence(defence, speaking, run) for defence in run["defences"]],
+            audit=findings.arranged(audit, run["defences"]) if audit else None,
             figures=figures,
             distances=draw_distances(folder, run),
             routes=details.by_route(lines, run["defences"]),

@@ -4,11 +4,11 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
 from browser import CHROMIUM, Page
 from matplotlib.figure import Figure
+from reading import EVIL, Reader
 from result_folder import make
 from safetensors.numpy import load_file
 
@@ -20,7 +20,6 @@ from s2snet.report.figures import curves
 from s2snet.report.verdict import BROKEN, HOLDS, NO_GAIN, UNKNOWN, reference, sentences, state, summary
 from s2snet.report.words import budget_text, percent, title_of
 
-EVIL = "<script>window.evil = true</script>"
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 
@@ -35,26 +34,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def html(folder):
     return (folder / "report.html").read_text(encoding="utf-8")
-
-
-class Reader(HTMLParser):
-    """Collects what a page would fetch, its elements' ids, and its text."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.fetched, self.ids, self.tags, self.text = [], [], [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        for name, value in attributes:
-            if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
-                self.fetched.append(value)
-            if name == "id":
-                self.ids.append(value)
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 def line(accuracy: float | None, low: float = 0.0, high: float = 1.0, status: str = "done") -> dict:
