@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from s2snet import data, models, weights
 from s2snet.cli import settings as cli_settings
-from s2snet.training import loop
+from s2snet.training import from_settings
 from s2snet.training.adversarial import TrainAdversarial
 from s2snet.training.autoencoder import TrainAutoencoder
 from s2snet.training.classifier import TrainClassifier
@@ -176,7 +176,7 @@ def test_stage_2_leaves_all_but_the_decoder_bit_identical(trained, monkeypatch):
             super().__init__(*parts, **more)
             made.append(self)
 
-    monkeypatch.setattr(loop, "FinetuneDecoder", Kept)
+    monkeypatch.setattr(from_settings, "FinetuneDecoder", Kept)
     path = train(
         "stage=2", f"runs={trained}", "output=again", "recipes.stage2.epochs=2", "recipes.stage2.batch_size=256"
     )
