@@ -41,8 +41,8 @@ def iterative_vs_single(record: Record) -> Iterator[Answer]:
 def noise(record: Record, defence: dict, found: dict) -> Iterator[Answer]:
     """Random points of the ball find nothing that the attacks miss.
 
-    Noise is the weakest attack there is. Sixty draws, half of them corners. Warns where it alone turns an image, fails
-    where it turns more than one and more than a point.
+    Noise is the weakest attack there is. Sixty draws, half of them corners, around 64 images that the attacks left.
+    Warns where it turns one, fails where it turns more than one and more than a point.
 
     Remedy: the attacks do not work; look at gradients and routes first.
     """
@@ -55,7 +55,12 @@ def noise(record: Record, defence: dict, found: dict) -> Iterator[Answer]:
     missed = int((~fell[at] & record.clean_right(name)[at]).sum())
     n = len(found["images"])
     verdict = FAIL if missed > 1 and missed > POINT * n else WARN if missed else PASS
-    yield Answer(name, verdict, f"{missed} of {n} images fall to {found['draws']} draws of noise only", "defence")
+    yield Answer(
+        name,
+        verdict,
+        f"{missed} of {n} images that the attacks left fall to {found['draws']} draws of noise",
+        "defence",
+    )
 
 
 def less_informed(record: Record) -> Iterator[Answer]:
@@ -79,8 +84,31 @@ def less_informed(record: Record) -> Iterator[Answer]:
             {"": pair},
             "a less informed attacker",
             part,
-            lambda share, n: (share > 0.005, share > 0.02),
+            _masked,
         )
+
+
+def route_gap(record: Record) -> Iterator[Answer]:
+    """No other route of the white box finds what the exact gradient misses.
+
+    Where a soft, fitted or smoothed backward pass turns images that the purifier's own leaves, the purifier masks its
+    gradient. The worst case counts every route; a report of the exact one alone would be wrong. Warns over half a
+    point, fails over two.
+
+    Remedy: report the minimum over all routes, and give the route that found most more steps and restarts.
+    """
+    for defence in record.defences:
+        if not defence.get("has_purifier"):
+            continue
+        routes = {label[2] for label in record.scores.parts if label[:2] == (defence["name"], "white_box")}
+        pairs = {
+            route: (
+                lambda t, r, a, route=route: (t, r) == ("white_box", route),
+                lambda t, r, a: (t, r) == ("white_box", "exact"),
+            )
+            for route in sorted(routes - {"exact", "identity"})
+        }
+        yield from _only(record, defence["name"], pairs, "another route", "purifier", _masked)
 
 
 def controls(record: Record) -> Iterator[Answer]:
@@ -198,6 +226,11 @@ def eps_one(record: Record, defence: dict, found: dict) -> Iterator[Answer]:
     chance = 1 / max(len(record.run["classes"]), 1)
     verdict = graded(found["eps_one"], 0.0, chance)
     yield Answer(defence["name"], verdict, f"{found['eps_one']:.1%} left (n={len(found['images'])})", "attack")
+
+
+def _masked(share: float, n: int) -> tuple[bool, bool]:
+    """Whether images that only others turn are to warn, and to fail."""
+    return share > 0.005, share > 0.02
 
 
 def _only(

@@ -2,9 +2,11 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from s2snet.data import Images
@@ -14,9 +16,9 @@ from s2snet.files import make_whole
 
 AUDITS = ("off", "quick", "full")
 PROBES = "probes.json"
-VERSION = 1  # raised when a probe measures something else
+VERSION = 2  # raised when a probe measures something else
 USUAL = 8 / 255
-NOISED, ATTACKED, REJUDGED = 64, 200, 64  # images
+NOISED, ATTACKED, REJUDGED = 64, 200, 64  # images; noise is tried on those that the attacks left
 
 
 def measure(job, planned, engine: Engine) -> None:
@@ -36,8 +38,7 @@ def measure(job, planned, engine: Engine) -> None:
         train = job.train if isinstance(job.train, Images) else None
         found["data"] = earlier.get("data") or probes.data(job.images, train)
     for name in engine.defences:
-        cells = _white_box(engine, name)
-        key = [engine.judges[name], sorted({cell.route for cell in cells})]
+        key = [engine.judges[name], sorted(cell.key for cell in engine.cells if name in cell.judges)]
         kept = earlier.get("defences", {}).get(name, {})
         found["defences"][name] = kept if kept.get("key") == key else {"key": key, **_probed(job, engine, name, eps)}
     make_whole(path, lambda beside: beside.write_text(json.dumps(found, indent=1) + "\n"))
@@ -47,18 +48,20 @@ def _probed(job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
     """What the probes of one defence found."""
     defended = engine.defences[name]
     sources = {cell.route: cell.source for cell in _white_box(engine, name)}
-    count = min(ATTACKED if job.audit == "full" else NOISED, job.count)
-    batch = [job.images[place] for place in range(count)]
-    images = torch.stack([item[0] for item in batch]).to(engine.ranks.device)
-    labels = torch.tensor([int(item[1]) for item in batch], device=engine.ranks.device)
-    index = torch.tensor([int(item[2]) for item in batch])
+    images, labels, index = _batch(
+        job, engine, range(min(ATTACKED if job.audit == "full" else probes.IMAGES, job.count))
+    )
     measures = probes.quick(defended, images, labels, eps, sources)
-    measures["noise"] = lambda: probes.noise(defended, images[:NOISED], labels[:NOISED], index[:NOISED], eps, seed=0)
+    left = _left(engine, name, eps)
+    noised = _batch(job, engine, left[:NOISED])
+    measures["noise"] = lambda: probes.noise(defended, *noised, eps, seed=0)
     kept = _kept(engine, name)
     if kept is not None:
         measures["recomputed"] = lambda: probes.recomputed(defended, *kept)
     if job.audit == "full":
         strong = {route: sources[route] for route in ("exact", "soft") if route in sources} or {"exact": defended}
+        still = torch.tensor([place in set(left) for place in range(len(images))])
+        measures["more"] = lambda: probes.more(defended, strong, images, labels, index, still, eps, seed=0)
         measures["more"] = lambda: probes.more(defended, strong, images, labels, index, eps, seed=0)
         if job.train is not None and getattr(defended.purifier, "config", None):
             batches = fits.batches(job.train)
@@ -66,6 +69,31 @@ def _probed(job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
                 defended, batches, len(job.train), images, labels, index, eps, seed=0
             )
     return probes.taken(defended, measures)
+
+
+def _batch(job, engine: Engine, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(images, labels, index) at these places of the data; the first two on the engine's device."""
+    batch = [job.images[place] for place in places]
+    shape = (0, *job.images[0][0].shape)
+    images = torch.stack([item[0] for item in batch]) if batch else torch.empty(shape)
+    labels = torch.tensor([int(item[1]) for item in batch], dtype=torch.int64)
+    index = torch.tensor([int(item[2]) for item in batch], dtype=torch.int64)
+    return images.to(engine.ranks.device), labels.to(engine.ranks.device), index
+
+
+def _left(engine: Engine, name: str, eps: float) -> list[int]:
+    """The places of images that a defence gets right without an attack and in every cell within linf `eps`."""
+    cells = [cell for cell in engine.cells if name in cell.judges and (cell.clean or cell.norm == "linf")]
+    left = []
+    for number, places in enumerate(engine.chunks):
+        right = np.ones(len(places), bool)
+        for cell in cells:
+            rows = engine.ledger.judged(cell.key, engine.judges[name], number)
+            if rows is not None:
+                within = rows["linf"].to_numpy()[: len(places)] <= eps
+                right[: len(within)] &= rows["correct"].to_numpy()[: len(places)] | ~within
+        left += [places[int(inside)] for inside in np.flatnonzero(right)]
+    return left
 
 
 def radius(budgets: dict[str, list[float]]) -> float:
