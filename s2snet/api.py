@@ -14,11 +14,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from s2snet import checks, models, runs, weights
 from s2snet.choices import choose
-from s2snet.data import ImageFiles, Images, Streamed, carved
+from s2snet.data import ImageFiles, Images, Shards, Streamed, carved
+from s2snet.data.files import readable
 from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.run import Job, Trainer, run
 from s2snet.evaluation.scores import read_table
 from s2snet.models import Defended
+from s2snet.recipes import check
 from s2snet.report.audit_page import write_audit
 from s2snet.report.page import write_report
 
@@ -100,14 +102,16 @@ def train_purifier(
     from s2snet.training.stage import Stage
 
     _in_eval_mode("the classifier", classifier)
+    choose("autoencoder", autoencoder, models.AUTOENCODERS)
+    recipes = {"1": _recipe("1", stage1), "2": _recipe("2", stage2)}
     splits = carved(_images(images, None), validation_every)
-    channels, size = splits.train[0][0].shape[0], splits.train[0][0].shape[-1]
+    channels, size = _goes_with(classifier, splits.train, recipes["2"])
     facts = {"channels": channels, "mean": splits.train.mean or (0.5,), "std": splits.train.std or (0.5,)}
     tuned_to, trained_on = weights.fingerprint(classifier), splits.train.fingerprint()
     say = speaker()
 
-    def trained(name: str, build: Callable[[dict[str, Any]], Stage], given: Mapping | None, **more: Any) -> nn.Module:
-        recipe, folder = _recipe(name, given), Path(output) / runs.KINDS[name]
+    def trained(name: str, build: Callable[[dict[str, Any]], Stage], **more: Any) -> nn.Module:
+        recipe, folder = recipes[name], Path(output) / runs.KINDS[name]
         path = folder / runs.WEIGHTS
         made_of = {"recipe": recipe, "seed": seed, **more}
         if path.is_file():
@@ -136,11 +140,10 @@ def train_purifier(
         return weights.load(fit(job, say))
 
     begun = models.build(autoencoder, **{**facts, **(options or {})}).config
-    plain = trained("1", lambda recipe: TrainAutoencoder(models.build(**begun), recipe, seed), stage1, begun=begun)
+    plain = trained("1", lambda recipe: TrainAutoencoder(models.build(**begun), recipe, seed), begun=begun)
     return trained(
         "2",
         lambda recipe: FinetuneDecoder(plain, copy.deepcopy(classifier), recipe, seed),
-        stage2,
         autoencoder=plain.header["fingerprint"],
         classifier=tuned_to,
     )
@@ -149,7 +152,23 @@ def train_purifier(
 def _recipe(stage: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
     for key in given or {}:
         choose(f"stage{stage}'s recipe", key, _RECIPES[stage])
-    return {**_RECIPES[stage], **(given or {})}
+    recipe = {**_RECIPES[stage], **(given or {})}
+    check(stage, recipe)
+    return recipe
+
+
+def _goes_with(classifier: nn.Module, images: Images | ImageFiles | Streamed, recipe: dict[str, Any]) -> list[int]:
+    """[channels, width] of the images; ValueError where the classifier cannot learn from their labels."""
+    first = _first(images)
+    device = next(classifier.parameters(), first).device
+    with torch.no_grad():
+        count = classifier(first[None].to(device)).shape[-1]
+    if len(images.classes) > count:
+        raise ValueError(f"the classifier tells {count} classes apart, and the images have {len(images.classes)}")
+    labels = getattr(images, "labels", torch.empty(0))
+    if recipe["labels"] == "truth" and (labels < 0).any():
+        raise ValueError("there are images without labels; stage2={'labels': 'classifier'} trains without them")
+    return [first.shape[0], first.shape[-1]]
 
 
 def evaluate(
@@ -251,14 +270,36 @@ def _defence(name: str, module: nn.Module) -> Defence:
 def _images(
     given: DataLoader | Dataset | tuple[Tensor, Tensor], classes: Sequence[str] | None
 ) -> Images | ImageFiles | Streamed:
+    """The images as the loops read them; ValueError for what cannot be read so, by the first of them."""
     if isinstance(given, DataLoader):
         given = given.dataset
-    if isinstance(given, Images | ImageFiles | Streamed):
-        return given
+    if isinstance(given, IterableDataset | Shards):
+        raise ValueError("a stream has no order to come back to after a crash; give a map-style data set")
     if isinstance(given, tuple):
         images, labels = given
-        names = classes or [str(number) for number in range(int(labels.max()) + 1)]
-        return Images(images, labels, torch.arange(len(images)), list(names))
-    if isinstance(given, IterableDataset):
-        raise ValueError("a stream has no order to come back to after a crash; give a map-style data set")
-    return Streamed(given, list(classes) if classes else None)
+        names = classes or [str(number) for number in range(int(labels.max()) + 1 if len(labels) else 0)]
+        given = Images(images, labels, torch.arange(len(images)), list(names))
+    if not len(given):
+        raise ValueError("there are no images")
+    if not isinstance(given, Images | ImageFiles | Streamed):
+        if not isinstance(given[0], tuple | list) or len(given[0]) < 2:
+            raise ValueError(
+                f"an item of {type(given).__name__} is {type(given[0]).__name__}; wanted is (image, label)"
+            )
+        given = Streamed(given, list(classes) if classes else None)
+    _first(given)
+    return given
+
+
+def _first(images: Images | ImageFiles | Streamed) -> Tensor:
+    """The first image that is whole; ValueError where it is not what all have to be."""
+    image = readable(images.__getitem__, 0, len(images))[0]
+    if not isinstance(image, Tensor):
+        is_one = type(image).__name__
+    elif image.dtype != torch.float32 or image.dim() != 3:
+        is_one = f"{image.dtype} {list(image.shape)}"
+    elif not (image.min() >= 0 and image.max() <= 1):
+        is_one = f"from {image.min():.3g} to {image.max():.3g}"
+    else:
+        return image
+    raise ValueError(f"images are float32 [C, H, W] in [0, 1], normalised inside the networks; the first is {is_one}")

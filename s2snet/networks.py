@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from s2snet import models, runs, weights
+from s2snet.files import data_folder
+from s2snet.models.suits import suits
 
 RANDOM = "random"  # the word for untrained weights
 _AUTHORS = (".pth", ".pt", ".th")  # of files that hold an autoencoder's state dict as its authors release it
@@ -119,7 +121,7 @@ def load_autoencoder(path: str | Path, settings) -> nn.Module:
 
 def download(entry: models.Entry, data_root: str | None) -> Path:
     """The entry's file below DATA_ROOT/weights, downloaded where it is not there. ValueError, in one line, else."""
-    folder = _root(data_root) / "weights"
+    folder = data_folder(data_root) / "weights"
     path = folder / entry.file
     if not path.is_file():
         try:
@@ -135,12 +137,8 @@ def download(entry: models.Entry, data_root: str | None) -> Path:
 
 def _file(wanted: str, data_root: str | None) -> Path | None:
     """The file of that name, from here or in DATA_ROOT/weights."""
-    places = (Path(wanted), _root(data_root) / "weights" / wanted)
+    places = (Path(wanted), data_folder(data_root) / "weights" / wanted)
     return next((place for place in places if place.is_file()), None)
-
-
-def _root(data_root: str | None) -> Path:
-    return Path(data_root) if data_root is not None else Path.home() / ".cache" / "s2snet"
 
 
 def weights_hint(config: dict[str, Any]) -> str:
@@ -150,11 +148,5 @@ def weights_hint(config: dict[str, Any]) -> str:
 
 
 def _answers(module: nn.Module, settings) -> None:
-    """ValueError, in one line, where the classifier, put into eval mode, fails on images of the data's size."""
-    channels, size = settings.data["channels"], settings.data["size"]
-    try:
-        with torch.no_grad():
-            module.eval()(torch.zeros(2, channels, size, size))
-    except Exception as error:  # whatever a network raises on images that it is not made for
-        what = f"{runs.network_name(settings.classifier)} on images of {channels} x {size} x {size}"
-        raise ValueError(f"{what}: {' '.join(str(error).split())[:200]}") from error
+    """ValueError, in one line, where the classifier fails on images of the data's size."""
+    suits(module, runs.network_name(settings.classifier), settings.data["channels"], settings.data["size"])

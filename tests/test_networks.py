@@ -134,7 +134,7 @@ def test_nothing_trained_says_what_else_there_is():
 
 def test_images_that_the_network_does_not_take_are_one_line():
     for words in (["stage=classifier", "classifier.weights=null"], ["stage=adversarial"]):
-        with pytest.raises(ValueError, match=r"^inception_v3 on images of 3 x 16 x 16: ") as error:
+        with pytest.raises(ValueError, match=r"^inception_v3 cannot take images of 3 x 16 x 16: ") as error:
             train("classifier=inception_v3", "data.channels=3", *words)
         assert "\n" not in str(error.value)
 

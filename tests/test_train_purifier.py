@@ -6,12 +6,14 @@ import runpy
 
 import pytest
 import torch
+from PIL import Image
 from tiny import ROOT, composed, forked, kill_self
 from torch import nn
 from torch.utils.data import TensorDataset
+from trees import damage, plant
 
 import s2snet
-from s2snet import api, weights
+from s2snet import api, data, weights
 from s2snet.training.stage import Stage
 
 SMALL = {"widths": [4, 8], "convs": [1, 1]}
@@ -84,9 +86,48 @@ def test_a_killed_call_goes_on_to_the_same_weights(own):
     assert weights.fingerprint(purifier(own)) == whole
 
 
-def test_what_cannot_be_is_one_line(own):
-    with pytest.raises(ValueError, match=r"stage2's recipe=label.*did you mean 'labels'"):
-        purifier(own, stage2={"label": "truth"})
+def test_image_files_of_three_channels_serve_and_damaged_ones_are_skipped(tmp_path, capfd):
+    root = plant(tmp_path / "photos", [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(12)])
+    photos = data.load("imagefolder", root=str(root), size=16).train
+    damage(root, [str(photos.path(place).relative_to(root)) for place in (0, 2)])  # one validates, one trains
+    classifier = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Flatten(), nn.Linear(4 * 49, 2)).eval()
+    tuned = purifier((classifier, photos))
+    assert tuned.config["mean"] == [0.485, 0.456, 0.406] and tuned.header["input"]["size"] == 16
+    assert "damaged images, skipped: 2, named in runs/autoencoder/damaged.txt" in capfd.readouterr().err
+
+
+def one(image) -> list:
+    """A data set of that image alone, twenty times."""
+    return [(image, 0)] * 20
+
+
+GREY = torch.rand(20, 1, 8, 8)
+
+
+@pytest.mark.parametrize("changed, line", [
+    ({"stage2": {"label": "truth"}}, r"stage2's recipe=label \(did you mean 'labels'\?\): allowed are "),
+    ({"stage2": {"labels": "clasifier"}}, r"recipes.stage2.labels=clasifier \(did you mean 'classifier'\?\)"),
+    ({"stage2": {"cache": "memory"}}, "codes can be kept of images that stay as they are; recipes.stage2.shift=2 must"),
+    ({"stage1": {"optimiser": "adm"}}, r"recipe's optimiser=adm \(did you mean 'adam'\?\)"),
+    ({"stage1": {"epochs": 0}}, "epochs=0 in the recipe of stage 1: at least 1"),
+    ({"autoencoder": "small_cnn"}, "autoencoder=small_cnn: allowed are segnet, segnet_small"),
+    ({"images": (GREY, torch.arange(20) % 4)}, "the classifier tells 3 classes apart, and the images have 4"),
+    ({"images": (GREY, torch.full((20,), -1))}, "there are images without labels; stage2={'labels': 'classifier'}"),
+    ({"images": (GREY[:0], torch.empty(0))}, "there are no images"),
+    ({"images": (GREY * 255, torch.zeros(20).long())}, r"images are float32 \[C, H, W\] .* is from .* to 2"),
+    ({"images": one(GREY[0].double())}, r"the first is torch.float64 \[1, 8, 8\]"),
+    ({"images": one((GREY[0] * 255).byte())}, r"the first is torch.uint8 \[1, 8, 8\]"),
+    ({"images": one(Image.new("L", (8, 8)))}, "the first is Image"),
+    ({"images": list(GREY)}, r"an item of list is Tensor; wanted is \(image, label\)"),
+])  # fmt: skip
+def test_what_cannot_be_is_one_line_before_anything_is_trained(own, changed, line):
+    changed = dict(changed)
+    with pytest.raises(ValueError, match=line):
+        purifier((own[0], changed.pop("images", own[1])), **changed)
+    assert not os.path.exists("runs")
+
+
+def test_a_classifier_in_training_mode_is_one_line(own):
     with pytest.raises(ValueError, match="the classifier is in training mode"):
         purifier((own[0].train(), own[1]))
 

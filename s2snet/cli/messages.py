@@ -80,6 +80,8 @@ def _unknown_key(error: BaseException) -> str | None:
     if not key or node is None or not re.search(r"not in|is not in struct", str(error)):
         return None
     allowed = sorted(str(k) for k in node)
+    if not allowed:
+        return f"unknown setting {key}: nothing stands there; +{key}=VALUE adds it"
     return f"unknown setting {key}{nearest(key.rpartition('.')[2], allowed)}: allowed here are {', '.join(allowed)}"
 
 

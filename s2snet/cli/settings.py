@@ -13,17 +13,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from s2snet.choices import choose, nearest
 from s2snet.cli.conf_dir import conf_dir
 from s2snet.cli.messages import BadInput
+from s2snet.recipes import MEASURED, check
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 STAGES = ("classifier", "1", "2", "adversarial")
-
-# What each stage measures on the validation images, and can stop early by.
-MEASURED = {
-    "classifier": ("val_loss", "val_accuracy"),
-    "1": ("val_loss", "val_psnr"),
-    "2": ("val_loss", "val_accuracy"),
-    "adversarial": ("val_accuracy", "val_adversarial_error"),
-}
 
 
 @dataclass
@@ -192,27 +185,10 @@ def train_settings(config: DictConfig) -> TrainSettings:
     _like_their_files(settings, ("data", "classifier", "autoencoder"))
     settings.published = settings.classifier.pop("weights", None)
     choose("stage", settings.stage, STAGES)
-    recipe = settings.recipe
-    choose("recipe's optimiser", recipe["optimiser"], ("adam", "adamw", "sgd"))
-    choose("recipe's schedule", recipe["schedule"], ("constant", "cosine", "poly"))
-    if settings.stage == "2":
-        choose("recipes.stage2.labels", recipe["labels"], ("truth", "classifier"))
-        choose("recipes.stage2.cache", recipe["cache"], ("none", "memory", "disk"))
-        _same_image_each_epoch(recipe)
-    for chosen in vars(settings.recipes).values():
-        _crop(chosen.scale)
-    choose("recipe's batch_norm", recipe["batch_norm"], ("train", "eval"))
-    least = {"epochs": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "patience": 1, "save_every": 1}
-    for key, value in least.items():
-        if recipe[key] is not None and recipe[key] < value:
-            raise BadInput(f"{key}={recipe[key]} in the recipe of stage {settings.stage}: at least {value}")
-    if recipe["ema"] is not None and not 0 < recipe["ema"] < 1:
-        raise BadInput(f"ema={recipe['ema']} in the recipe of stage {settings.stage}: above 0 and below 1, or null")
-    choose("trainer.precision", settings.trainer.precision, PRECISIONS)
+    check(settings.stage, settings.recipe)
+    _where(settings.trainer)
     settings.trainer.sync_batchnorm = settings.trainer.sync_batchnorm.lower()  # YAML's true and false arrive as words
     choose("trainer.sync_batchnorm", settings.trainer.sync_batchnorm, ("auto", "true", "false"))
-    if recipe["early_stopping"] is not None:
-        choose("recipe's early_stopping", recipe["early_stopping"], MEASURED[settings.stage])
     choose("logger.name", settings.logger.name, ("csv", "wandb"))
     if settings.logger.pictures < 0:
         raise BadInput(f"logger.pictures={settings.logger.pictures}: a number of epochs, or 0 for none")
@@ -222,14 +198,12 @@ def train_settings(config: DictConfig) -> TrainSettings:
     return settings
 
 
-def _same_image_each_epoch(recipe: dict[str, Any]) -> None:
-    """BadInput where codes are to be kept and augmentation would make other images of the same ones."""
-    moved = [f"recipes.stage2.{key}={recipe[key]}" for key in ("shift", "flip", "scale") if recipe.get(key)]
-    if recipe["cache"] != "none" and moved:
-        raise BadInput(
-            f"recipes.stage2.cache={recipe['cache']}: codes can be kept of images that stay as they are; "
-            f"{', '.join(moved)} must be off"
-        )
+def _where(trainer: TrainerSettings) -> None:
+    """BadInput for what neither a training nor an evaluation can run on."""
+    choose("trainer.precision", trainer.precision, PRECISIONS)
+    for name, least in (("devices", 1), ("num_nodes", 1), ("workers", 0)):
+        if getattr(trainer, name) < least:
+            raise BadInput(f"trainer.{name}={getattr(trainer, name)}: at least {least}")
 
 
 def evaluate_settings(config: DictConfig) -> EvaluateSettings:
@@ -257,7 +231,7 @@ def evaluate_settings(config: DictConfig) -> EvaluateSettings:
     choose("audit", settings.audit, ("off", "quick", "full"))
     if settings.strict and settings.audit == "off":
         raise BadInput("strict=true audit=off: without an audit there is nothing to fail; audit=quick or full")
-    choose("trainer.precision", settings.trainer.precision, PRECISIONS)
+    _where(settings.trainer)
     if settings.trainer.compile:
         raise BadInput("trainer.compile=true: for training; an evaluation has fast=true")
     for label, threat in settings.threat.items():
@@ -315,17 +289,6 @@ def _alike(value: Any, default: Any) -> bool:
     if isinstance(default, float) and isinstance(value, int):
         return not isinstance(value, bool)
     return type(value) is type(default)
-
-
-def _crop(scale: Any) -> None:
-    """BadInput for a recipe's scale that is neither null nor two shares of an image's area."""
-    if scale is None:
-        return
-    numbers = isinstance(scale, list) and len(scale) == 2 and all(type(share) in (int, float) for share in scale)
-    if not numbers or not 0 < scale[0] <= scale[1] <= 1:
-        raise BadInput(
-            f"recipe's scale={scale}: null, or the least and the most share of the area, such as [0.08, 1.0]"
-        )
 
 
 def radius(name: str, value: Any, norm: str) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from s2snet.data.images import Images, Splits
+from s2snet.files import data_folder
 
 
 def load(
@@ -30,7 +31,7 @@ def load(
     validates where k is a multiple of `validation_every`: no random part. `index` counts training images first. Files
     are read below `data_root` (torchvision's layout), or downloaded there. ValueError in one line where neither works.
     """
-    root = Path(data_root) if data_root is not None else Path.home() / ".cache" / "s2snet"
+    root = data_folder(data_root)
     train, test = (_read(name, root, part, download) for part in (True, False))
     names = train[2]
     if classes != len(names):

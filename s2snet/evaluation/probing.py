@@ -62,7 +62,6 @@ def _probed(job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
         strong = {route: sources[route] for route in ("exact", "soft") if route in sources} or {"exact": defended}
         still = torch.tensor([place in set(left) for place in range(len(images))])
         measures["more"] = lambda: probes.more(defended, strong, images, labels, index, still, eps, seed=0)
-        measures["more"] = lambda: probes.more(defended, strong, images, labels, index, eps, seed=0)
         if job.train is not None and getattr(defended.purifier, "config", None):
             batches = fits.batches(job.train)
             measures["control"] = lambda: probes.control(

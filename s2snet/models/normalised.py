@@ -17,7 +17,10 @@ class Normalisation(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             values = [float(value) for value in values]
             if len(values) not in (1, channels):
-                raise ValueError(f"{name}={values} has {len(values)} values for {channels} channels")
+                raise ValueError(
+                    f"{name}={values} has {len(values)} values for {channels} channels; give one, or as many "
+                    "(data.mean, data.std)"
+                )
             if name == "std" and min(values) <= 0:
                 raise ValueError(f"std={values}: every value must be above 0")
             values = values * channels if len(values) == 1 else values

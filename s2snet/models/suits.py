@@ -5,7 +5,7 @@ from torch import nn
 
 
 def suits(module: nn.Module, name: str, channels: int, size: int, classes: int | None = None) -> None:
-    """ValueError, in one line, where the module cannot take images [1, channels, size, size].
+    """ValueError, in one line, where the module cannot take images [2, channels, size, size].
 
     One forward pass, in eval mode; the module is left as it was. `classes` is how many the data have: a classifier
     whose config says another number is refused. None asks for nothing.
@@ -21,13 +21,10 @@ def suits(module: nn.Module, name: str, channels: int, size: int, classes: int |
     try:
         module.eval()
         with torch.no_grad():
-            module(weight.new_zeros(1, channels, size, size))
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{name} cannot take images of {channels} x {size} x {size}: {_first_line(error)}") from None
+            module(weight.new_zeros(2, channels, size, size))
+    except Exception as error:  # whatever a network raises on images that it is not made for
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"{name} cannot take images of {channels} x {size} x {size}: {said}") from error
     finally:
         for part, mode in modes:
             part.training = mode
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200]

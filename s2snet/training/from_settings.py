@@ -55,6 +55,11 @@ def _trainable(settings, splits: data.Splits) -> None:
     name = settings.data["name"]
     if not len(splits.train):
         raise ValueError(f"data={name}: no image is left to train on, all {len(splits.test)} are test images")
+    if isinstance(splits.train, data.Shards) and settings.recipe.get("cache", "none") != "none":
+        raise ValueError(
+            f"recipes.stage2.cache={settings.recipe['cache']}: a stream cuts its images out anywhere, other ones each "
+            "time; cache=none"
+        )
     if splits.labelled or settings.stage == "1":
         return
     if _needs_labels(settings):
@@ -62,7 +67,10 @@ def _trainable(settings, splits: data.Splits) -> None:
             f"data={name} has no labels: allowed are stage=1, and stage=2 with recipes.stage2.labels=classifier"
         )
     if settings.classifier.get("classes", 0) is None and not settings.from_classifier:
-        raise ValueError("data.classes=null: images without labels don't say how many classes the classifier has")
+        raise ValueError(
+            "data.classes=null: images without labels don't say how many classes the classifier has; "
+            "give data.classes=NUMBER"
+        )
 
 
 def _needs_labels(settings) -> bool:

@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from s2snet.data import ImageFiles, Images, Splits
+from s2snet.data import ImageFiles, Images, Splits, Streamed
 from s2snet.data.files import readable
+
+AT_ONCE = 2**20  # pixels of a batch that is measured: 256 images of 64 x 64, 20 of 224 x 224
 
 
 def derived_seed(*parts: int) -> int:
@@ -165,4 +167,14 @@ class Batches(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.splits.validation, batch_size=256)
+        return in_order(self.splits.validation, self.workers)
+
+
+def in_order(images: Images | ImageFiles | Streamed, workers: int) -> DataLoader:
+    """Batches for measuring, not for learning: AT_ONCE pixels each, so that large images fit where small ones do.
+
+    Worker processes only for images that are not in memory already.
+    """
+    height, width = images[0][0].shape[1:] if not isinstance(images, ImageFiles) else (images.size, images.size)
+    size = max(1, min(256, AT_ONCE // (height * width)))
+    return DataLoader(images, batch_size=size, num_workers=0 if isinstance(images, Images) else workers)

@@ -4,6 +4,7 @@
 """
 
 import logging
+import signal
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,7 +16,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, RichProgressBar
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from s2snet import data, runs, weights
 from s2snet.rank_zero import is_first
@@ -25,7 +25,7 @@ from s2snet.training.checkpoints import CHECKPOINT
 from s2snet.training.codes import Codes
 from s2snet.training.curves import CURVES, write_curves
 from s2snet.training.devices import synchronise_batch_norm
-from s2snet.training.loaders import Batches
+from s2snet.training.loaders import Batches, in_order
 from s2snet.training.loggers import METRICS, loggers, mirrors, read_metrics
 from s2snet.training.pictures import FOLDER as PICTURES
 from s2snet.training.pictures import Pictures
@@ -138,9 +138,9 @@ def fit(job: Job, say: Say) -> Path:
     )
     try:
         lightning.fit(stage, datamodule=batches, ckpt_path=job.resume)
-    except SystemExit:  # Ctrl-C, as Lightning ends it
+    except SystemExit as ended:  # Ctrl-C and SIGTERM, as Lightning ends them; the latter without a status
         say(f"interrupted; the same command with ckpt_path=last goes on from {folder / CHECKPOINT}")
-        raise
+        raise SystemExit(ended.code or 128 + signal.SIGTERM) from None
     of_stream = batches.facts()
     if not lightning.is_global_zero:
         return folder / runs.WEIGHTS
@@ -150,7 +150,7 @@ def fit(job: Job, say: Say) -> Path:
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         stage.load_state_dict(state)
         say(f"kept the weights of the best {best.monitor}: {best.best_model_score:.4f}")
-    header = _save(job, of_stream, skipped, say)
+    header = _save(job, lightning.strategy.root_device, of_stream, skipped, say)
     curves = folder / CURVES
     drawn = job.logger.pictures and write_curves(read_metrics(folder / METRICS), curves)
     for mirror in mirrors(found):
@@ -173,12 +173,13 @@ def _begin(job: Job) -> None:
     (job.folder / "config.yaml").write_text(job.config)
 
 
-def _save(job: Job, of_stream: dict[str, Any], skipped: Skipped, say: Say) -> dict[str, Any]:
+def _save(job: Job, device: torch.device, of_stream: dict[str, Any], skipped: Skipped, say: Say) -> dict[str, Any]:
     """Tests the network and writes its weights file; returns the header."""
     test = job.splits.test = skipped.without(job.splits.test, "test")
     # What the header states is the network's as it is saved: in float32, not compiled.
     with torch.compiler.set_stance("force_eager") if job.trainer.compile else nullcontext():
-        metrics = _test(job.stage.cpu(), test) if len(test) else {}
+        metrics = _test(job.stage.to(device), test, job.trainer.workers) if len(test) else {}
+    job.stage.cpu()
     damaged = skipped.count()
     path = job.folder / runs.WEIGHTS
     header = weights.save(
@@ -204,12 +205,12 @@ def _save(job: Job, of_stream: dict[str, Any], skipped: Skipped, say: Say) -> di
     return header
 
 
-def _test(stage: Stage, images: data.Images) -> dict[str, float]:
+def _test(stage: Stage, images: data.Images, workers: int) -> dict[str, float]:
     """What the stage measures, as means over all test images."""
     stage.eval()
     totals: dict[str, float] = {}
-    for batch in DataLoader(images, batch_size=256):
-        for name, value in stage.measure(batch).items():
+    for batch in in_order(images, workers):
+        for name, value in stage.measure([part.to(stage.device) for part in batch]).items():
             totals[name] = totals.get(name, 0.0) + float(value) * len(batch[0])
     return {name: round(total / len(images), 6) for name, total in totals.items()}
 

@@ -169,3 +169,20 @@ def test_a_crop_takes_its_share_of_the_files_own_pixels(tmp_path):
     assert all(0.15 < span < 0.4 for span in spans)  # sides of 0.2 to 0.3, times at most the root of 4 / 3
     whole = Augmented(train, STILL | {"scale": [1.0, 1.0]}, seed=0)[(0, 0)][0]
     assert whole.max() - whole.min() > 0.8
+
+
+@pytest.mark.parametrize("size, batch", [(8, 30), (224, 20), (2048, 1)])
+def test_large_images_are_measured_few_at_a_time(size, batch):
+    """256 at once of 224 x 224 would take a full SegNet tens of gigabytes."""
+    images = data.Images(
+        torch.zeros(30, 1, 1, 1, dtype=torch.uint8).expand(-1, 1, size, size), *[torch.arange(30)] * 2, []
+    )
+    validated = Batches(data.Splits(images, images, images), RECIPE, 0, workers=2).val_dataloader()
+    assert len(next(iter(validated))[0]) == batch and validated.num_workers == 0
+
+
+def test_workers_read_the_files_that_are_measured(tmp_path):
+    root = plant(tmp_path, [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(20)])
+    splits = data.load("imagefolder", root=str(root), size=16)
+    one, two = (Batches(splits, RECIPE, 0, workers).val_dataloader() for workers in (0, 2))
+    assert two.num_workers == 2 and equal(list(one), list(two))

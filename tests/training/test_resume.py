@@ -1,6 +1,7 @@
 """A run that is killed and resumed has the weights of one that was not, bit for bit; and bad resumption is refused."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,22 @@ def test_every_checkpoint_loads_without_executing_anything(trained):
         state = torch.load(path, map_location="cpu", weights_only=True)
         assert state["hyper_parameters"]["seed"] == 0
         assert type(state["hyper_parameters"]["recipe"]) is dict
+
+
+def test_a_run_that_is_told_to_end_says_how_it_goes_on_and_is_no_success(capfd):
+    def told():
+        started = Stage.on_train_batch_start
+
+        def start(self, batch, batch_index):
+            started(self, batch, batch_index)
+            if self.global_step == KILLED_AT:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        Stage.on_train_batch_start = start
+        try:
+            train(*few("output=run"))
+        except SystemExit as ended:
+            os._exit(ended.code or 0)
+
+    assert os.waitstatus_to_exitcode(forked(told)) == 128 + signal.SIGTERM
+    assert "interrupted; the same command with ckpt_path=last goes on" in capfd.readouterr().err

@@ -358,3 +358,10 @@ def test_a_run_without_a_length_ends_before_it_begins(folder):
     with pytest.raises(ValueError, match=r"^data.epoch_images is needed to train"):
         train(*words(folder, "data.epoch_images=null", "output=run", "overwrite=true"))
     assert Path("run/weights.safetensors").read_text() == "an earlier one"
+
+
+def test_codes_of_a_stream_are_not_kept(folder, trained):
+    """Each time an image comes it is cut out elsewhere, so a kept code would be of another one."""
+    kept = ["stage=2", f"runs={trained}", "recipes.stage2.shift=0", "data.flip=false", "recipes.stage2.cache=memory"]
+    with pytest.raises(ValueError, match=r"^recipes.stage2.cache=memory: a stream cuts its images out anywhere"):
+        train(*words(folder, *kept))
