@@ -54,7 +54,8 @@ def label_alignment(record: Record) -> Iterator[Answer]:
     """Labels and classes are in step.
 
     Labels shifted by one make a classifier look broken without an attack, and every attack weak. The clean predictions
-    are compared with the labels and with all cyclic shifts of them. Fails where another shift fits better.
+    are compared with the labels and with all cyclic shifts of them. Fails where another shift fits better by
+    more than luck would (three standard errors).
 
     Remedy: bring the labels and the classifier's classes into one order.
     """
@@ -64,7 +65,9 @@ def label_alignment(record: Record) -> Iterator[Answer]:
             continue
         fits = [float(((cell.label + shift) % classes == cell.prediction).mean()) for shift in range(classes)]
         best = int(np.argmax(fits))
-        wrong = fits[best] > fits[0]
+        n = len(cell.label)
+        chance = 3 * (max(fits[0], 1 / classes) * (1 - fits[0]) / max(n, 1)) ** 0.5  # what luck makes of a few images
+        wrong = fits[best] > fits[0] + chance
         said = f"clean accuracy {fits[0]:.1%} (n={len(cell.label)})"
         said += f"; labels shifted by {best} fit {fits[best]:.1%}" if wrong else ""
         yield Answer(cell.naming["defence"], FAIL if wrong else PASS, said, "data")
