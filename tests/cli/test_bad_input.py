@@ -104,7 +104,7 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", f"{PHOTOS} data.test_every=1",
      "data=imagefolder: no image is left to train on, all 12 are test images"),
     ("train", f"{PHOTOS} data.labels=none stage=2 recipes.stage2.labels=classifier",
-     "data.classes=null: images without labels don't say how many classes the classifier has; give data.classes=NUMBER"),
+     "data.classes=null: images without labels don't say how many classes the classifier has; give ..."),
     ("train", f"{PHOTOS} data.channels=1",
      "mean=[0.485, 0.456, 0.406] has 3 values for 1 channels; give one, or as many (data.mean, data.std)"),
     ("train", f"{PHOTOS} data.labels=none stage=classifier",
@@ -153,8 +153,8 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", "stage=classifier classifier=custom classifier.target=torch.nn:Linearr",
      "classifier.target=torch.nn:Linearr (did you mean 'Linear'?): torch.nn has no function 'Linearr'"),
     ("train", "stage=classifier classifier=custom classifier.target=torch.nn:Flatten",
-     "torch.nn.Flatten cannot take images of 1 x 16 x 16: torch.nn:Flatten answers 2 images with (2, 256) in eval mode; "
-     "wanted are logits (2, 10)"),
+     "torch.nn.Flatten cannot take images of 1 x 16 x 16: torch.nn:Flatten answers 2 images with (2, 256) in "
+     "eval mode; wanted are logits (2, 10)"),
     ("train", "from_vgg16=IMAGENET1K_V2",
      "from_vgg16=IMAGENET1K_V2 (did you mean 'IMAGENET1K_V1'?): no such file, and vgg16 has IMAGENET1K_V1, ..."),
     ("train", "from_vgg16=state.pth",
