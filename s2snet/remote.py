@@ -31,11 +31,12 @@ def local(path: str | Path) -> Path:
         import huggingface_hub as hub
     except ImportError:
         raise ValueError(f"{path}: huggingface_hub is not installed; {INSTALL}") from None
+    download = hub.hf_hub_download  # imported only now, which sets its logger's level
     chatter = logging.getLogger("huggingface_hub")
     level = chatter.level
     chatter.setLevel(logging.ERROR)  # a line per retry
     try:
-        return Path(hub.hf_hub_download(found["repo"], found["file"], revision=found["revision"]))
+        return Path(download(found["repo"], found["file"], revision=found["revision"]))
     except Exception as error:
         raise ValueError(f"{path}: {reason(error)}") from None
     finally:

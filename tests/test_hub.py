@@ -139,6 +139,15 @@ def test_offline_it_is_one_line(tmp_path):
     assert done.stderr == "error: some/body: the hub cannot be reached: offline mode is on (HF_HUB_OFFLINE)\n"
 
 
+def test_a_hub_that_does_not_answer_is_one_line_however_often_it_is_asked(tmp_path):
+    """In a process that has not imported huggingface_hub before, and waits for nothing between its tries."""
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    program = "import time, s2snet\ntime.sleep = id\ns2snet.load('hf://some/body/a.safetensors')"
+    done = run_python("-c", program, **nowhere)
+    assert done.stderr.splitlines()[0].startswith("Traceback") and "Retry" not in done.stderr
+    assert "the hub cannot be reached, and the file was not downloaded before" in done.stderr.splitlines()[-1]
+
+
 def test_the_hubs_refusals_are_words():
     def refused(kind, status=404):
         return kind("no", response=SimpleNamespace(headers={}, request=None, status_code=status))

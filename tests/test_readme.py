@@ -1,4 +1,4 @@
-"""The README's commands: each composes as it is written."""
+"""The commands of the README and of docs/machines.md: each composes as it is written."""
 
 import re
 import shlex
@@ -8,7 +8,8 @@ import pytest
 from tiny import ROOT
 
 README = ROOT / "README.md"
-BLOCKS = re.findall(r"^```bash\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE) if README.is_file() else []
+PAGES = "\n".join(page.read_text() for page in (README, ROOT / "docs/machines.md"))
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)
 LINES = [line.strip().removeprefix("$ ") for block in BLOCKS for line in block.splitlines()]
 COMMANDS = [line for line in LINES if line.startswith("python ")]
 

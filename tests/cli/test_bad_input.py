@@ -153,9 +153,8 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", "stage=classifier classifier=custom classifier.target=torch.nn:Linearr",
      "classifier.target=torch.nn:Linearr (did you mean 'Linear'?): torch.nn has no function 'Linearr'"),
     ("train", "stage=classifier classifier=custom classifier.target=torch.nn:Flatten",
-     "torch.nn.Flatten cannot take images of 1 x 16 x 16: torch.nn:Flatten answers 2 images with (2, 256) in eval "
-     "mode; "
-     "wanted are logits (2, 10)"),
+     "torch.nn.Flatten cannot take images of 1 x 16 x 16: torch.nn:Flatten answers 2 images with (2, 256) in "
+     "eval mode; wanted are logits (2, 10)"),
     ("train", "from_vgg16=IMAGENET1K_V2",
      "from_vgg16=IMAGENET1K_V2 (did you mean 'IMAGENET1K_V1'?): no such file, and vgg16 has IMAGENET1K_V1, ..."),
     ("train", "from_vgg16=state.pth",
