@@ -19,7 +19,7 @@ from s2snet.report.words import budget_text, percent, title_of
 
 
 def markdown(folder: Path) -> str:
-    """One line per defence: clean accuracy, then gray box and worst case with intervals at each budget, in percent."""
+    """One line per defence: clean accuracy, then gray box and worst case with intervals at each budget, in percent; the audit."""
     speaking = headline(read_table(folder / "table.csv"))
     run = json.loads((folder / "run.json").read_text())
     budgets = budgets_of(speaking)
@@ -28,11 +28,12 @@ def markdown(folder: Path) -> str:
         for norm, budget in budgets
         for who in ("gray box", "worst case")
     ]
-    lines = [["", "clean", *heads], ["---"] * (2 + len(heads))]
+    lines = [["", "clean", *heads, "audit"], ["---"] * (3 + len(heads))]
     for defence in run["defences"]:
         keys = [(t, norm, budget) for norm, budget in budgets for t in ("gray_box", WORST_CASE)]
         attacked = [_cell(speaking[defence["name"], *key]) for key in keys]
-        lines.append([defence["title"], _cell(speaking[defence["name"], CLEAN, "", 0.0]), *attacked])
+        clean = speaking[defence["name"], CLEAN, "", 0.0]
+        lines.append([defence["title"], _cell(clean), *attacked, clean["audit"]])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
