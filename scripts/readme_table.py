@@ -19,7 +19,7 @@ from s2snet.report.words import budget_text, percent, title_of
 
 
 def markdown(folder: Path) -> str:
-    """One line per defence: accuracy clean, then gray box and worst case with intervals at each budget (%); the audit."""
+    """One line per defence: accuracy clean, then gray box and worst case with intervals at each budget; the audit."""
     speaking = headline(read_table(folder / "table.csv"))
     run = json.loads((folder / "run.json").read_text())
     budgets = budgets_of(speaking)
