@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-RECIPE = {"batch_size": 4, "shift": 0, "flip": True, "scale": None}
+RECIPE = {"batch_size": 4, "accumulate": 1, "shift": 0, "flip": True, "scale": None}
 USABLE = {0: 10, 1: 10, 2: 10, 3: 5, 4: 8, 5: 10}  # pictures of each training shard
 
 
