@@ -6,8 +6,8 @@ from s2snet.checks.finding import FAIL, NOT_APPLICABLE, PASS, WARN, Answer, grad
 from s2snet.checks.record import Record, probed
 
 STRAIGHT_THROUGH = ("identity", "learned", "affine")
-# Shares of a change that gradients leave open. Continuous networks: 0.00 to 0.19 in the ten-seed study
-# (scripts/audit_study.py) and on the released SegNets. Pooling by indices, rounding, k winners: 0.98 and more.
+# Shares of a change that gradients leave open (docs/results/audit). Sound classifiers of ten seeds, the released digits
+# networks, ResNet-20 and 56 on CIFAR-10: 0.00 to 0.14. Pooling by indices, rounding, k winners: 0.97 and more.
 SOME_JUMPS, ALL_JUMPS = 0.35, 0.6
 
 
@@ -162,7 +162,7 @@ def curvature(record: Record, defence: dict, found: dict) -> Iterator[Answer]:
     """A step along the gradient's sign raises the margin about as much as the gradient promises.
 
     Where a quarter of the radius brings a tenth of the promise or less, the surface is jagged or strongly curved, and
-    the gradient leads nowhere. Warns under a half, fails under a tenth.
+    the gradient leads nowhere. Warns under 0.3, fails under a tenth: sound convolutional networks keep 0.5.
 
     Remedy: routes soft and smoothed; more and smaller steps, restarts.
     """
@@ -173,7 +173,7 @@ def curvature(record: Record, defence: dict, found: dict) -> Iterator[Answer]:
     said = (
         f"real over promised rise {found['one_level']:.2f} at 1/255, {ratio:.2f} at a quarter of the radius (medians)"
     )
-    verdict = FAIL if ratio < 0.1 else WARN if ratio < 0.5 else PASS
+    verdict = FAIL if ratio < 0.1 else WARN if ratio < 0.3 else PASS
     yield Answer(defence["name"], verdict, said, guilty(record, defence["name"]))
 
 
