@@ -112,7 +112,7 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", f"{PHOTOS} stage=classifier classifier.classes=5",
      "small_cnn tells 5 classes apart and the data have 2; data.classes=5 is allowed where labels are numbers ..."),
     ("train", "stage=classifier data.size=8 classifier.widths=[2,2,2,2,2]",
-     "small_cnn on images of 1 x 8 x 8: ...too small"),
+     "small_cnn cannot take images of 1 x 8 x 8: ...too small"),
     ("train", "data.size=8 autoencoder.widths=[2,2,2,2] autoencoder.convs=[1,1,1,1]",
      "segnet_small cannot take images of 1 x 8 x 8: images of 8 x 8 are too small for 4 poolings: ..."),
     ("train", "recipes.stage1.scale=[8,100]",
