@@ -36,7 +36,9 @@ def test_a_sweep_over_stages_then_an_evaluation(tmp_path):
     for name in ("config.yaml", "run.json", "rows.parquet", "table.csv", "timing.jsonl", "report.html"):
         assert (folder / name).is_file(), name
     assert "table:  results/digits/table.csv" in done.stdout
-    assert done.stdout.splitlines()[-1] == "report: results/digits/report.html"
+    assert done.stdout.splitlines()[-2:] == [
+        "report: results/digits/report.html", "audit:  results/digits/audit.html"
+    ]  # fmt: skip
     assert "left out: adversarial: no weights at runs/digits/adversarial-small_cnn/weights.safetensors" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "results"}
 
