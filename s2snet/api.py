@@ -92,12 +92,12 @@ def train_purifier(
 
     In eval mode, with its `.header`. ValueError, in one line, for what cannot be trained or lies in the way.
     """
+    from s2snet.surroundings import Trainer as On
     from s2snet.training import checkpoints
     from s2snet.training.autoencoder import TrainAutoencoder
     from s2snet.training.finetune import FinetuneDecoder
     from s2snet.training.loaders import derived_seed
     from s2snet.training.loop import Job as Training
-    from s2snet.training.loop import Trainer as On
     from s2snet.training.loop import fit, speaker
     from s2snet.training.stage import Stage
 
@@ -235,10 +235,10 @@ def evaluate(
             command="s2snet.evaluate(...)",
         )
         folder = run(job, say=lambda text: print(text, file=sys.stderr))
-        checks.write(folder)
+        found = checks.write(folder)
         rows = pq.read_table(folder / "rows.parquet").to_pandas()
         rows.attrs["table"] = read_table(folder / "table.csv")
-        rows.attrs["audit"] = [] if audit == "off" else checks.findings(folder)
+        rows.attrs["audit"] = found
         if output is not None:
             write_report(folder)
             write_audit(folder)

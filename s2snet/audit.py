@@ -83,11 +83,11 @@ def anew(folder: Path) -> bool:
     from s2snet.report.page import write_report
     from s2snet.report.terminal import print_audit
 
-    verdicts = checks.write(folder, asked=True)
+    found = checks.write(folder, asked=True)
     write_report(folder)
     print_audit(folder)
     print(f"audit:  {write_audit(folder)}")
-    return not any(verdict.startswith("FAIL") for verdict in verdicts.values())
+    return all(finding.verdict != checks.FAIL for finding in found)
 
 
 def main() -> None:

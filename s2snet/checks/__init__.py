@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from s2snet.checks import of_attacks, of_gradients, of_record, of_routes
-from s2snet.checks.finding import ORDER, Finding, worst
+from s2snet.checks.finding import FAIL, ORDER, Finding, worst
 from s2snet.checks.record import Record
 from s2snet.evaluation.scores import write_table
 from s2snet.files import make_whole
@@ -62,7 +62,7 @@ CHECKS = {
 
 AUDIT = "audit.json"
 
-__all__ = ["AUDIT", "CHECKS", "Finding", "Record", "claim", "findings", "remedy", "verdicts", "write"]
+__all__ = ["AUDIT", "CHECKS", "FAIL", "Finding", "Record", "claim", "findings", "remedy", "verdicts", "write"]
 
 
 def findings(folder: str | Path) -> list[Finding]:
@@ -90,8 +90,8 @@ def verdicts(found: list[Finding], defences: Iterable[str]) -> dict[str, str]:
     return {name: worst([finding for finding in found if finding.defence in (name, "")]) for name in defences}
 
 
-def write(folder: str | Path, asked: bool = False) -> dict[str, str]:
-    """Writes audit.json and the column `audit` of table.csv; returns the verdict on each defence.
+def write(folder: str | Path, asked: bool = False) -> list[Finding]:
+    """Writes audit.json and the column `audit` of table.csv; returns the findings.
 
     With `audit=off` there are no findings, and every verdict is OFF, unless somebody `asked` for them afterwards: then
     what can be told without probes is. audit.json also names every check with its claim, for readers that see no code.
@@ -111,4 +111,4 @@ def write(folder: str | Path, asked: bool = False) -> dict[str, str]:
     make_whole(folder / AUDIT, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
     lines = [{**line, "audit": said.get(line["defence"], "")} for line in record.table]
     make_whole(folder / "table.csv", lambda path: write_table(lines, path))
-    return said
+    return found

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from s2snet.checks.finding import NOT_APPLICABLE, Answer
-from s2snet.evaluation.schema import CLEAN, WORST_CASE
+from s2snet.evaluation.schema import CLEAN, USUAL_BUDGET, WORST_CASE
 from s2snet.evaluation.scores import Scores, groups, headline, read_table
-
-USUAL = 8 / 255  # the radius most published Linf results name
 
 
 @dataclass
@@ -125,7 +123,7 @@ class Record:
     def reference(budgets: list[tuple[str, float]]) -> tuple[str, float] | None:
         """The budget at which things are said: linf 8/255 where there, else the smallest."""
         for norm, eps in budgets:
-            if norm == "linf" and math.isclose(eps, USUAL, rel_tol=1e-6):
+            if norm == "linf" and math.isclose(eps, USUAL_BUDGET, rel_tol=1e-6):
                 return norm, eps
         return budgets[0] if budgets else None
 

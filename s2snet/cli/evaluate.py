@@ -36,11 +36,11 @@ def _evaluate(config: DictConfig) -> None:
         )
         if folder is None or not is_first():
             return
-        verdicts = checks.write(folder)
+        found = checks.write(folder)
         page, audit = write_report(folder), write_audit(folder)
         summary(folder, remedies=checked.strict or checked.audit == "full")
         print(f"table:  {folder / 'table.csv'}\nreport: {page}" + (f"\naudit:  {audit}" if audit else ""))
-        if checked.strict and any(verdict.startswith("FAIL") for verdict in verdicts.values()):
+        if checked.strict and any(finding.verdict == checks.FAIL for finding in found):
             raise ValueError("strict=true and the audit failed; the report says what, and what to do")
 
 

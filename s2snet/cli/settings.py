@@ -14,6 +14,7 @@ from s2snet.choices import choose, nearest
 from s2snet.cli.conf_dir import conf_dir
 from s2snet.cli.messages import BadInput
 from s2snet.recipes import MEASURED, check
+from s2snet.surroundings import Logger, Trainer
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 STAGES = ("classifier", "1", "2", "adversarial")
@@ -75,27 +76,6 @@ class Recipes:
 
 
 @dataclass
-class TrainerSettings:
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    compile: bool = False
-    sync_batchnorm: str = "auto"
-    workers: int = 0
-    progress: bool = True
-
-
-@dataclass
-class LoggerSettings:
-    name: str = MISSING
-    project: str = "s2snet"
-    mode: str = "offline"
-    pictures: int = 5
-
-
-@dataclass
 class TrainSettings:
     stage: str = "1"  # a plain key: Hydra refuses an integer as the choice of a group
     seed: int = 0
@@ -103,8 +83,8 @@ class TrainSettings:
     classifier: dict[str, Any] = MISSING
     autoencoder: dict[str, Any] = MISSING
     recipes: Recipes = field(default_factory=Recipes)
-    trainer: TrainerSettings = field(default_factory=TrainerSettings)
-    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)
     data_root: str | None = None
     runs: str = "runs"
     output: str | None = None
@@ -152,7 +132,7 @@ class EvaluateSettings:
     defence: dict[str, DefenceSettings] = field(default_factory=dict)
     threat: dict[str, ThreatSettings] = field(default_factory=dict)
     attack: dict[str, Any] = field(default_factory=dict)
-    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    trainer: Trainer = field(default_factory=Trainer)
     budgets: dict[str, list[Any]] = field(default_factory=dict)
     images: int | None = None
     adversarial: Any = None
@@ -198,7 +178,7 @@ def train_settings(config: DictConfig) -> TrainSettings:
     return settings
 
 
-def _where(trainer: TrainerSettings) -> None:
+def _where(trainer: Trainer) -> None:
     """BadInput for what neither a training nor an evaluation can run on."""
     choose("trainer.precision", trainer.precision, PRECISIONS)
     for name, least in (("devices", 1), ("num_nodes", 1), ("workers", 0)):

@@ -1,9 +1,10 @@
 """Fresh passes for the audit: what a defence does on a few images, as plain numbers that go into probes.json.
 
-The checks (s2snet/audit) read these numbers and see no model, so an audit can be repeated from a result folder. A
+The checks (s2snet/checks) read these numbers and see no model, so an audit can be repeated from a result folder. A
 number here says what was found and never whether that is good. Every probe leaves the module as it was.
 
-`audit=quick` takes those of `quick`, `recomputed`, `noise` and `data`; `audit=full` the attacks of `more` as well.
+`audit=quick` takes those of `quick`, `recomputed`, `noise` and `data`; `audit=full` the attacks of `more` and
+`control` as well.
 """
 
 import copy
@@ -195,7 +196,7 @@ def _parts(
 
 def _differences(scalar: Callable[[Tensor], Tensor], points: Tensor, draw: torch.Generator) -> dict[str, float]:
     values, slope = _sloped(scalar, points)
-    slope = slope.nan_to_num()
+    slope = torch.zeros_like(points) if slope is None else slope.nan_to_num()
     errors = []
     for _ in range(DIRECTIONS):
         way = torch.randn(points.shape, generator=draw, dtype=points.dtype).to(points.device)
@@ -219,15 +220,15 @@ def _differences(scalar: Callable[[Tensor], Tensor], points: Tensor, draw: torch
     }
 
 
-def _sloped(scalar: Callable[[Tensor], Tensor], points: Tensor) -> tuple[Tensor, Tensor]:
-    """(values [B], their gradients like `points`, 0 where none reaches them)."""
+def _sloped(scalar: Callable[[Tensor], Tensor], points: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(values [B], their gradients like `points`; None where none reaches them)."""
     x = points.detach().requires_grad_(True)
     with torch.enable_grad():
         values = scalar(x)
         slope = None
         if values.requires_grad:
             (slope,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
-    return values.detach(), torch.zeros_like(points) if slope is None else slope
+    return values.detach(), slope
 
 
 def jumps(
@@ -253,6 +254,7 @@ def _jumps(scalar: Callable[[Tensor], Tensor], start: Tensor, way: Tensor) -> di
     said = []
     for number in range(STRETCHES):
         _, slope = _sloped(scalar, start + (number + 0.5) / STRETCHES * way)
+        slope = torch.zeros_like(way) if slope is None else slope
         said.append((slope * way).flatten(1).sum(dim=1) / STRETCHES)
     said = torch.stack(said)
     changes, said = changes.double(), said.double()
@@ -487,13 +489,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _gradient(module: nn.Module, points: Tensor, labels: Tensor, loss: Callable = margin) -> Tensor | None:
     """Of the loss, like `points`; None where none reaches them."""
-    x = points.detach().requires_grad_(True)
-    with torch.enable_grad():
-        values = loss(module(x), labels)
-        if not values.requires_grad:
-            return None
-        (slope,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
-    return slope
+    return _sloped(lambda x: loss(module(x), labels), points)[1]
 
 
 def _noised(images: Tensor, eps: float, draw: torch.Generator, corners: bool = False) -> Tensor:

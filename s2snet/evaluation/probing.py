@@ -12,12 +12,12 @@ import torch
 from s2snet.data import Images
 from s2snet.evaluation import fits, probes
 from s2snet.evaluation.engine import Engine
+from s2snet.evaluation.schema import USUAL_BUDGET
 from s2snet.files import make_whole
 
 AUDITS = ("off", "quick", "full")
 PROBES = "probes.json"
 VERSION = 2  # raised when a probe measures something else
-USUAL = 8 / 255
 NOISED, ATTACKED, REJUDGED = 64, 200, 64  # images; noise is tried on those that the attacks left
 
 
@@ -60,7 +60,7 @@ def _probed(job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
         measures["recomputed"] = lambda: probes.recomputed(defended, *kept)
     if job.audit == "full":
         strong = {route: sources[route] for route in ("exact", "soft") if route in sources} or {"exact": defended}
-        still = torch.tensor([place in set(left) for place in range(len(images))])
+        still = torch.from_numpy(np.isin(np.arange(len(images)), left))
         measures["more"] = lambda: probes.more(defended, strong, images, labels, index, still, eps, seed=0)
         if job.train is not None and getattr(defended.purifier, "config", None):
             batches = fits.batches(job.train)
@@ -98,9 +98,8 @@ def _left(engine: Engine, name: str, eps: float) -> list[int]:
 def radius(budgets: dict[str, list[float]]) -> float:
     """The linf radius at which probes are taken: 8/255 where it is a budget or there is none, else the smallest."""
     radii = [eps for eps in budgets.get("linf", []) if eps > 0]
-    if not radii or any(math.isclose(eps, USUAL, rel_tol=1e-6) for eps in radii):
-        return next((eps for eps in radii if math.isclose(eps, USUAL, rel_tol=1e-6)), USUAL)
-    return min(radii)
+    usual = [eps for eps in radii if math.isclose(eps, USUAL_BUDGET, rel_tol=1e-6)]
+    return usual[0] if usual else min(radii, default=USUAL_BUDGET)
 
 
 def _white_box(engine: Engine, name: str) -> list:

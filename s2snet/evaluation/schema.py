@@ -113,6 +113,7 @@ CURVE_COLUMNS = (
 CURVE_DISTANCES = ("linf", "l2", "l2_normalised", "l2_standardised")
 
 CLEAN = "clean"  # the threat of rows without an attack
+USUAL_BUDGET = 8 / 255  # the radius most published Linf results name
 WORST_CASE = "worst_case"  # as threat, route or attack: the minimum per image over all of them
 
 # Keys of samples.safetensors. All tensors float32 [n, C, H, W] for the same n images.

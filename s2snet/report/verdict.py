@@ -3,14 +3,13 @@
 Everything said here is computed from the table; nothing is written for a particular result.
 """
 
-from s2snet.evaluation.schema import CLEAN, WORST_CASE
+from s2snet.evaluation.schema import CLEAN, USUAL_BUDGET, WORST_CASE
 from s2snet.report.palette import UNDEFENDED
 from s2snet.report.words import budget_text, in_order, knowledge, percent, title_of
 
 BROKEN, NO_GAIN, HOLDS, UNKNOWN = "broken", "no gain", "holds", "unknown"
 BROKEN_BELOW = 0.1  # of the clean accuracy
 TOLD = 2  # threats in the first sentence
-USUAL_BUDGET = 8 / 255  # the radius most published Linf results name
 Speaking = dict[tuple[str, str, str, float], dict]  # what scores.headline returns
 
 

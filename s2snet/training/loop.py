@@ -19,6 +19,7 @@ from rich.console import Console
 
 from s2snet import data, runs, weights
 from s2snet.rank_zero import is_first
+from s2snet.surroundings import Logger, Trainer
 from s2snet.training import checkpoints
 from s2snet.training.average import Average
 from s2snet.training.checkpoints import CHECKPOINT
@@ -34,31 +35,6 @@ from s2snet.training.stage import Stage
 from s2snet.training.streaming import StreamBatches
 
 Say = Callable[[str], None]
-
-
-@dataclass
-class Trainer:
-    """Where a run trains; the trainer settings of the command line have the same names."""
-
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    compile: bool = False
-    sync_batchnorm: str = "auto"
-    workers: int = 0
-    progress: bool = True
-
-
-@dataclass
-class Logger:
-    """Where a run is logged, beside metrics.csv; the logger settings of the command line have the same names."""
-
-    name: str = "csv"
-    project: str = "s2snet"
-    mode: str = "offline"
-    pictures: int = 5  # epochs from one picture to the next; 0: none
 
 
 @dataclass

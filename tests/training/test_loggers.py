@@ -7,7 +7,7 @@ import pytest
 import wandb
 from tiny import TINY, run_script, train
 
-from s2snet.cli.settings import LoggerSettings
+from s2snet.surroundings import Logger
 from s2snet.training.loggers import kept_value, loggers
 
 FEW = ["stage=1", "output=run", "logger=wandb", "recipes.stage1.epochs=1", "recipes.stage1.batch_size=256"]
@@ -113,7 +113,7 @@ def test_what_fails_at_wandb_ends_nothing_and_is_one_line(bad, tmp_path, monkeyp
 
 def test_a_wandb_agents_run_keeps_its_id(tmp_path, monkeypatch):
     def id_in(folder: str) -> str:
-        settings = LoggerSettings(name="wandb", project="p", mode="offline")
+        settings = Logger(name="wandb", project="p", mode="offline")
         return loggers(settings, tmp_path / folder, {}, say=print)[1].version
 
     monkeypatch.setenv("WANDB_DATA_DIR", "data")  # else it stays set for other tests
