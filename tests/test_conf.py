@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from tiny import composed
 
 from s2snet import models
+from s2snet.analysis import STUDIES
 from s2snet.attacks import ATTACKS
 from s2snet.cli import settings as cli_settings
 from s2snet.cli.conf_dir import conf_dir
@@ -15,9 +16,20 @@ from s2snet.evaluation.cells import _GIVEN
 from s2snet.threats import ROUTES, THREATS
 
 CHOICES = sorted((path.parent.name, path.stem) for path in conf_dir().glob("*/*.yaml"))
-OF_TRAINING = {"recipe", "logger"}
-OF_EVALUATION = {"attack", "defence", "threat"}
-LISTS = {"attack", "defence", "threat"}
+ONLY = {  # groups that not every command has
+    "recipe": {"train"},
+    "logger": {"train"},
+    "attack": {"evaluate"},
+    "threat": {"evaluate"},
+    "defence": {"evaluate", "analyse"},
+    "study": {"analyse"},
+}
+LISTS = {"attack", "defence", "study", "threat"}
+SETTINGS = {
+    "train": cli_settings.train_settings,
+    "evaluate": cli_settings.evaluate_settings,
+    "analyse": cli_settings.analyse_settings,
+}
 SHORTCUTS = {"alexnet", "inception_v3", "resnet50", "squeezenet1_1", "vgg16"}  # architectures with a file of their own
 
 
@@ -26,9 +38,7 @@ def names(group: str) -> set[str]:
 
 
 def checked(script: str, *words: str):
-    return {"train": cli_settings.train_settings, "evaluate": cli_settings.evaluate_settings}[script](
-        composed(script, *words)
-    )
+    return SETTINGS[script](composed(script, *words))
 
 
 def test_every_experiment_begins_with_its_command():
@@ -39,15 +49,17 @@ def test_every_experiment_begins_with_its_command():
 
 @pytest.mark.parametrize("group, choice", CHOICES)
 def test_every_choice_of_every_group_composes(group, choice):
-    for script in ("train", "evaluate"):
+    for script in SETTINGS:
         if group == "experiment" and f"python {script}.py" not in (conf_dir() / group / f"{choice}.yaml").read_text():
             continue
-        if group in (OF_EVALUATION if script == "train" else OF_TRAINING):
+        if script not in ONLY.get(group, SETTINGS):
             continue
         if group == "recipe":
             words = [f"recipe@recipes.{choice}={choice}", f"stage={choice.removeprefix('stage')}"]
         else:
             words = [f"{group}=[{choice}]" if group in LISTS else f"{group}={choice}"]
+        if script == "analyse" and group != "study":
+            words.append("study=[gradients]")
         settings = checked(script, *words)
         if group in LISTS:
             assert list(getattr(settings, group)) == [choice]
@@ -60,9 +72,9 @@ def test_every_choice_of_every_group_composes(group, choice):
 def test_every_file_is_a_choice_of_a_known_group():
     assert {group for group, _ in CHOICES} <= {
         "attack", "autoencoder", "classifier", "data", "defence", "experiment", "hydra", "logger", "recipe",
-        "threat", "trainer",
+        "study", "threat", "trainer",
     }  # fmt: skip
-    assert {path.stem for path in conf_dir().glob("*.yaml")} == {"train", "evaluate"}
+    assert {path.stem for path in conf_dir().glob("*.yaml")} == set(SETTINGS)
     assert len(CHOICES) == len([path for path in conf_dir().rglob("*.yaml") if path.parent != conf_dir()])
 
 
@@ -74,6 +86,7 @@ def test_every_file_is_a_choice_of_a_known_group():
         ("classifier", models.CLASSIFIERS),
         ("autoencoder", models.AUTOENCODERS),
         ("threat", THREATS),
+        ("study", STUDIES),
     ],
 )
 def test_folders_and_registries_are_equal(group, registry):

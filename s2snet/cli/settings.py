@@ -1,7 +1,7 @@
 """The settings as frozen dataclasses: Hydra merges the YAML into them, so unknown keys and wrong types are refused.
 
-Nothing below the command line sees a config object: `train_settings` and `evaluate_settings` return plain
-dataclasses, dicts, lists and numbers, checked across fields. No torch here: a typo costs no import.
+Nothing below the command line sees a config object: `train_settings`, `evaluate_settings` and `analyse_settings`
+return plain dataclasses, dicts, lists and numbers, checked across fields. No torch here: a typo costs no import.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -109,6 +109,7 @@ class DefenceSettings:
     title: str = MISSING
     purifier: str | None = None
     classifier: str = MISSING
+    made_by: str | None = None  # the command that leaves the purifier's file
 
 
 @dataclass
@@ -152,11 +153,29 @@ class EvaluateSettings:
     published: ClassVar[str | None] = None  # likewise
 
 
+@dataclass
+class AnalyseSettings:
+    data: dict[str, Any] = MISSING
+    classifier: dict[str, Any] = MISSING
+    autoencoder: dict[str, Any] = MISSING
+    defence: dict[str, DefenceSettings] = field(default_factory=dict)
+    study: dict[str, Any] = field(default_factory=dict)
+    trainer: Trainer = field(default_factory=Trainer)
+    seed: int = 0
+    data_root: str | None = None
+    weights: str | None = None
+    runs: str = "runs"
+    output: str = MISSING
+    debug: bool = False
+    published: ClassVar[str | None] = None  # likewise
+
+
 def register() -> None:
     """Makes the schemas known to Hydra; the defaults lists of conf/ begin with them."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainSettings)
     store.store(name="evaluate_schema", node=EvaluateSettings)
+    store.store(name="analyse_schema", node=AnalyseSettings)
 
 
 def train_settings(config: DictConfig) -> TrainSettings:
@@ -222,6 +241,22 @@ def evaluate_settings(config: DictConfig) -> EvaluateSettings:
     for norm, radii in settings.budgets.items():
         choose("budgets' norm", norm, ("linf", "l2", "l1"))
         settings.budgets[norm] = list(dict.fromkeys(radius(f"budgets.{norm}", eps, norm) for eps in radii))
+    return settings
+
+
+def analyse_settings(config: DictConfig) -> AnalyseSettings:
+    """The checked settings of one analysis."""
+    settings: AnalyseSettings = _plain(config)
+    _like_their_files(settings, ("data", "classifier", "autoencoder"))
+    settings.published = settings.classifier.pop("weights", None)
+    known = sorted(path.stem for path in (conf_dir() / "study").glob("*.yaml"))
+    if not settings.study:
+        raise BadInput(f"which study? study=NAME, or study=[NAME,NAME]; there are {', '.join(known)}")
+    for label, study in settings.study.items():
+        _like_its_file(f"study.{label}", study, "study")
+    _where(settings.trainer)
+    if settings.trainer.devices * settings.trainer.num_nodes > 1:
+        raise BadInput(f"trainer.devices={settings.trainer.devices}: a study runs in one process, on one device")
     return settings
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from s2snet import networks, remote, runs, weights
-from s2snet.models import AUTOENCODERS, CLASSIFIERS, Defended
+from s2snet.models import CLASSIFIERS, PURIFIERS, Defended
 
 
 @dataclass
@@ -45,23 +45,25 @@ def load(name: str, chosen, found: runs.Shelf, settings, classifier: Callable[[]
         except FileNotFoundError as missing:
             raise FileNotFoundError(f"{name}: {missing}") from None
     else:
-        path = _path(name, "classifier", chosen.classifier, found, settings)
+        path = _path(name, "classifier", chosen, found, settings)
         parts["classifier"] = str(path)
         modules["classifier"] = networks.load_classifier(path, settings)
     if chosen.purifier is not None:
-        path = _path(name, "purifier", chosen.purifier, found, settings)
+        path = _path(name, "purifier", chosen, found, settings)
         parts["purifier"], modules["purifier"] = str(path), networks.load_autoencoder(path, settings)
-    for role, known in (("classifier", CLASSIFIERS), ("purifier", AUTOENCODERS)):
+    for role, known in (("classifier", CLASSIFIERS), ("purifier", PURIFIERS)):
         if role in modules and modules[role].config["name"] not in known:
             holds = modules[role].config["name"]
             raise ValueError(f"defence.{name}.{role}={parts[role]}: holds a {holds}; allowed are {', '.join(known)}")
     module = Defended(modules.get("purifier"), modules["classifier"]).eval()
-    about = " behind ".join(
-        f"{runs.network_name(part.config)} (stage {part.header['stage']})" for part in modules.values()
-    )
+    about = " behind ".join(f"{runs.network_name(part.config)} ({_made_in(part.header)})" for part in modules.values())
     return Defence(
         name, chosen.title, module, [_shown(source) for source in parts.values()], weights.fingerprint(module), about
     )
+
+
+def _made_in(header: dict) -> str:
+    return f"stage {header['stage']}" if "stage" in header else f"study {header['study']}"
 
 
 def tuned_to_another(defence: Defence) -> str | None:
@@ -76,7 +78,8 @@ def tuned_to_another(defence: Defence) -> str | None:
     )
 
 
-def _path(name: str, role: str, wanted: str, found: runs.Shelf, settings) -> str | Path:
+def _path(name: str, role: str, chosen, found: runs.Shelf, settings) -> str | Path:
+    wanted = getattr(chosen, role)
     if wanted in runs.KINDS.values():
         path = found.path(wanted, settings.classifier, settings.autoencoder)
         if not path.is_file():
@@ -86,6 +89,8 @@ def _path(name: str, role: str, wanted: str, found: runs.Shelf, settings) -> str
     if remote.is_address(wanted):
         return wanted
     path = Path(wanted)
+    if not path.is_file() and role == "purifier" and chosen.made_by:
+        raise FileNotFoundError(f"{name}: no weights at {path}; `{chosen.made_by}` makes them")
     if not path.is_file():
         raise ValueError(
             f"defence.{name}.{role}={wanted}: neither a weights file nor one of {', '.join(runs.KINDS.values())}"

@@ -23,11 +23,7 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
     if not splits.labelled:
         raise ValueError(f"data={settings.data['name']} has no labels: an evaluation needs them")
     notes: list[str] = []
-    defences = _defences(settings, explicit, notes, say)
-    for defence in defences:
-        shape = settings.data["channels"], settings.data["size"]
-        suits(defence.module, f"defence {defence.name}", *shape)
-        suits(defence.module.classifier, f"the classifier of {defence.name}", *shape, len(splits.test.classes))
+    defences = find_defences(settings, splits, explicit, notes, say)
     job = Job(
         name=settings.data["name"],
         images=splits.test,
@@ -63,7 +59,13 @@ def _to_fit(splits: data.Splits) -> data.Images | data.ImageFiles | None:
     return splits.train if len(splits.train) else None
 
 
-def _defences(settings, explicit: bool, notes: list[str], say: Callable[[str], None]) -> list[Defence]:
+def find_defences(
+    settings, splits: data.Splits, explicit: bool, notes: list[str], say: Callable[[str], None]
+) -> list[Defence]:
+    """The defences that the settings name, checked against the data; what a reader must know goes into `notes`.
+
+    One without weights is left out with a note, or, where they were named (`explicit`), a FileNotFoundError.
+    """
     shelf = defending.shelf(settings.weights, settings.runs, settings.data["name"])
 
     def note(text: str) -> None:
@@ -96,5 +98,9 @@ def _defences(settings, explicit: bool, notes: list[str], say: Callable[[str], N
     for name, shape in shapes.items():
         for key, value in asked.items():
             if shape[key] != value:
-                raise ValueError(f"defence {name} was trained on data.{key}={shape[key]}; this evaluation has {value}")
+                raise ValueError(f"defence {name} was trained on data.{key}={shape[key]}; here it is {value}")
+    for defence in found:
+        size = settings.data["channels"], settings.data["size"]
+        suits(defence.module, f"defence {defence.name}", *size)
+        suits(defence.module.classifier, f"the classifier of {defence.name}", *size, len(splits.test.classes))
     return found

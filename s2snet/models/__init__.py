@@ -34,13 +34,15 @@ CLASSIFIERS = {
 # Whose weights have names of their own: (arch, name) -> where they are and the input they are for.
 ENTRIES = {"torchvision": torchvision_weights, "timm": timm_weights}
 AUTOENCODERS = {"segnet": SegNet, "segnet_small": segnet_small}
-MODULES = CLASSIFIERS | AUTOENCODERS
+PURIFIERS = AUTOENCODERS | {}  # those that are not trained in stages too
+MODULES = CLASSIFIERS | PURIFIERS
 
 __all__ = [
     "AUTOENCODERS",
     "CLASSIFIERS",
     "ENTRIES",
     "MODULES",
+    "PURIFIERS",
     "Defended",
     "Entry",
     "Identity",

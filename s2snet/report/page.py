@@ -1,4 +1,4 @@
-"""report.html and figures/ from a result folder's run.json, rows.parquet, table.csv, samples.safetensors, audit.json.
+"""report.html and figures/ from what a result folder holds: run.json, table.csv, rows, samples, the audit, studies.
 
 The page is one file that fetches nothing: its style, script, figures and images are inside. The same result
 gives the same bytes.
@@ -18,6 +18,7 @@ from s2snet.report import details, findings, svg, verdict
 from s2snet.report.explorer import explorer
 from s2snet.report.figures import curves, distances
 from s2snet.report.palette import DARK, LIGHT, UNDEFENDED, colour, slots
+from s2snet.report.studies.sections import sections
 from s2snet.report.words import budget_text, in_order, interval_text, percent, title_of
 
 HERE = Path(__file__).parent
@@ -48,6 +49,7 @@ def write_report(folder: str | Path) -> Path:
             distances=draw_distances(folder, run),
             routes=details.by_route(lines, run["defences"]),
             purifiers=details.purifiers(folder, run["defences"]),
+            studies=sections(folder),
             lines=sorted(lines, key=lambda line: places[line["defence"]]),
             filters=filters(lines, places),
             explorer=explorer(folder, run, about["name"] if about else None),

@@ -81,5 +81,17 @@ def audited(folder: Path, defences: list[dict], remedies: bool) -> list[str]:
     return said
 
 
+def claims(folder: Path, studies: list[str]) -> None:
+    """Prints what each study came to: a claim with its verdict, then the numbers behind it."""
+    console = Console(highlight=False, markup=False)
+    for name in studies:
+        found = json.loads((folder / "analysis" / name / "study.json").read_text(encoding="utf-8"))
+        console.print(f"\n{name}")
+        for claim in found["claims"]:
+            for line, indent in ((f"{claim['verdict']:<9} {claim['says']}", 2), (claim["found"], 12)):
+                text = textwrap.fill(line, console.width, initial_indent=" " * indent, subsequent_indent=" " * 12)
+                console.print(text, soft_wrap=True)
+
+
 def _percent(line: dict | None) -> str:
     return percent(line["accuracy"] if line else None, unit=False)

@@ -1,0 +1,15 @@
+"""The studies: why a defence breaks or holds, after the papers that the project stands on. One file each.
+
+A study is `study(bench, **options) -> list[Claim]`; its options and their defaults are those of conf/study/NAME.yaml.
+It writes tables of rows and pictures through the bench, and states its claims with numbers, intervals and n, also where
+they contradict a paper. What is drawn of them is in s2snet/report/studies/NAME.py, which reads the rows alone. Raise
+`version` when rows change.
+"""
+
+from collections.abc import Callable
+
+from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Bench, Claim
+
+STUDIES: dict[str, Callable[..., list[Claim]]] = {}
+
+__all__ = ["FAILS", "HOLDS", "STUDIES", "UNDECIDED", "Bench", "Claim"]

@@ -1,0 +1,39 @@
+"""A bench on few small images, without the command line: what the studies' tests begin with."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from s2snet.analysis import STUDIES, Bench
+from s2snet.data import Images, Splits
+from s2snet.evaluation.defences import Defence
+from s2snet.models import Defended
+
+
+def splits(count: int = 60, size: int = 8, classes: int = 3, channels: int = 1, seed: int = 0) -> Splits:
+    """Images whose class is where the bright square is, with noise; three splits of `count` images."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def images(first: int) -> Images:
+        labels = torch.arange(count) % classes
+        pixels = 0.3 * torch.rand(count, channels, size, size, generator=generator)
+        width = size // classes
+        for place, label in enumerate(labels.tolist()):
+            pixels[place, :, 1:-1, label * width : (label + 1) * width] += 0.5
+        return Images(pixels, labels, torch.arange(first, first + count), [str(k) for k in range(classes)])
+
+    return Splits(images(0), images(count), images(2 * count))
+
+
+def bench(study: str, folder: Path, data: Splits, defences: dict[str, nn.Module] | None = None, **more) -> Bench:
+    """A bench of that study; `defences` are Defended modules or classifiers by name."""
+
+    def find() -> list[Defence]:
+        return [
+            Defence(name, name, module if isinstance(module, Defended) else Defended(None, module).eval(), [], "", "")
+            for name, module in (defences or {}).items()
+        ]
+
+    version = STUDIES[study].version if study in STUDIES else 1
+    return Bench(study, version, "squares", data, folder, find, **{"say": lambda text: None, **more})
