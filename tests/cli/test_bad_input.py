@@ -196,7 +196,7 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("evaluate", "runs=kept defence=[none] threat.white_box.routes=[exat]",
      "threat.white_box.routes=exat (did you mean 'exact'?): allowed are exact, identity, ..."),
     ("evaluate", "runs=kept defence=[none] data.size=20",
-     "defence none was trained on data.size=16; this evaluation has 20"),
+     "defence none was trained on data.size=16; here it is 20"),
     ("evaluate", "runs=kept defence=[s2snet]", "s2snet: no weights at kept/digits/s2snet-segnet_small-small_cnn/..."),
     ("evaluate", "runs=kept defence=[none] defence.none.classifier=truncated.safetensors",
      "truncated.safetensors: truncated or not a .safetensors file (...)"),
