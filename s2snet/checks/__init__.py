@@ -55,6 +55,7 @@ CHECKS = {
         of_attacks.random_control,
         of_attacks.minimal_vs_budget,
         of_attacks.converged,
+        of_attacks.active_test,
         of_attacks.monotone,
         of_attacks.eps_one,
     )

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from s2snet.checks.finding import FAIL, NOT_APPLICABLE, PASS, WARN, Answer, graded
+from s2snet.checks.of_gradients import guilty
 from s2snet.checks.record import Record, probed
 from s2snet.evaluation.schema import WORST_CASE
 from s2snet.evaluation.scores import wilson
@@ -200,6 +201,26 @@ def converged(record: Record, defence: dict, found: dict) -> Iterator[Answer]:
     said = ", ".join(f"{way} {len(images)}" for way, images in gained.items())
     verdict = FAIL if n > POINT * of else WARN if n else PASS
     yield Answer(defence["name"], verdict, f"{n} of {of} images gained ({said})", "attack")
+
+
+@probed("active")
+def active_test(record: Record, defence: dict, found: dict) -> Iterator[Answer]:
+    """The attack finds an adversarial image that is known to be there.
+
+    A readout of the last layer's features is made to answer otherwise at one planted corner of the ball and nowhere
+    else that was drawn; the white-box attacks of this evaluation, as they were run, look for such a point (Zimmermann
+    et al., arXiv 2206.13991). Warns where all of them together find it on under 95 % of images, fails under 90 %.
+
+    Remedy: the attack does not climb on this defence: more steps, routes identity, soft, smoothed, learned, and query.
+    """
+    n, chance = found["images"], found["by_chance"]
+    if n < found["asked"] / 2 or chance > 0.05:
+        said = f"the plant could be told apart on {n} of {found['asked']} images, by chance it is found on {chance:.0%}"
+        yield Answer(defence["name"], NOT_APPLICABLE, said)
+        return
+    best, most = max(found["found"].items(), key=lambda item: item[1])
+    said = f"{found['any']} of {n} plants found, {most} by {best}; by chance {chance:.0%} of draws"
+    yield Answer(defence["name"], graded(1 - found["any"] / n, 0.05, 0.1), said, guilty(record, defence["name"]))
 
 
 @probed("more")

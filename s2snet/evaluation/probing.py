@@ -2,22 +2,25 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from s2snet.attacks import ATTACKS, Noise
 from s2snet.data import Images
-from s2snet.evaluation import fits, probes
+from s2snet.evaluation import fits, planted, probes
 from s2snet.evaluation.engine import Engine
 from s2snet.evaluation.schema import USUAL_BUDGET
 from s2snet.files import make_whole
 
 AUDITS = ("off", "quick", "full")
 PROBES = "probes.json"
-VERSION = 2  # raised when a probe measures something else
+VERSION = 3  # raised when a probe measures something else
 NOISED, ATTACKED, REJUDGED = 64, 200, 64  # images; noise is tried on those that the attacks left
 
 
@@ -62,6 +65,10 @@ def _probed(job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
         strong = {route: sources[route] for route in ("exact", "soft") if route in sources} or {"exact": defended}
         still = torch.from_numpy(np.isin(np.arange(len(images)), left))
         measures["more"] = lambda: probes.more(defended, strong, images, labels, index, still, eps, seed=0)
+        plants = images[: planted.IMAGES]
+        attacks = _attacks(engine, name, eps, index[: planted.IMAGES])
+        if attacks:
+            measures["active"] = lambda: planted.active(defended, attacks, plants, eps, seed=0)
         if job.train is not None and getattr(defended.purifier, "config", None):
             batches = fits.batches(job.train)
             measures["control"] = lambda: probes.control(
@@ -108,6 +115,22 @@ def _white_box(engine: Engine, name: str) -> list:
         for cell in engine.cells
         if cell.source is not None and any(view[0] == "white_box" and name in view[2] for view in cell.views)
     ]
+
+
+def _attacks(engine: Engine, name: str, eps: float, index: torch.Tensor) -> dict[str, tuple[nn.Module, Callable]]:
+    """{route and attack: (source, the attack as this evaluation runs it)} of the white box at linf `eps`.
+
+    A copy is not asked, and an image does not leave early: each has a readout at its own place.
+    """
+    found: dict[str, tuple[nn.Module, Callable]] = {}
+    for cell in _white_box(engine, name):
+        options = {key: value for key, value in cell.preimage["options"].items() if key != "targets"}
+        if (cell.norm, cell.budget) != ("linf", eps) or cell.preimage["options"].get("targets") is not None:
+            continue
+        attack = ATTACKS[cell.preimage["attack"]]
+        given = {"eps": eps, "norm": "linf", "noise": Noise(cell.seed or 0, index), **options}
+        found.setdefault(f"{cell.route} {cell.attack}", (cell.source, partial(attack, **given)))
+    return found
 
 
 def _kept(engine: Engine, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -262,6 +262,11 @@ BROKEN = {
     "normalised pixels": Entry("input_range", images=_normalised),
     "step too small": Entry("step_budget", job=_pgd(steps=4, step_size=EPS / 20)),
     "step too large": Entry("step_budget", job=_pgd(steps=20, step_size=3 * EPS)),
+    "stands still": Entry(
+        "active_test",
+        job={"attacks": {"pgd": {"name": "pgd", "steps": 2, "step_size": EPS / 50}}, "audit": "full"},
+        count=16,
+    ),
     "one step": Entry(
         "converged", classifier=adversarial, job={**_pgd(steps=1, step_size=EPS / 4), "audit": "full"}, count=16
     ),
