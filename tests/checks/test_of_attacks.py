@@ -103,8 +103,13 @@ def test_what_is_left_where_any_image_is_allowed(left, verdict):
 
 @pytest.mark.parametrize(
     ("found", "usable", "chance", "verdict"),
-    [(20, 20, 0.0, "pass"), (18, 20, 0.0, "warn"), (17, 20, 0.0, "fail"), (0, 15, 0.0, "not applicable")]
-    + [(0, 32, 0.1, "not applicable")],
+    [
+        (20, 20, 0.0, "pass"),
+        (18, 20, 0.0, "warn"),
+        (17, 20, 0.0, "fail"),
+        (0, 15, 0.0, "not applicable"),
+        (0, 32, 0.1, "not applicable"),
+    ],
 )
 def test_plants_that_are_not_found(found, usable, chance, verdict):
     seen = {"images": usable, "asked": 32, "found": {"exact pgd": found}, "any": found, "by_chance": chance}
