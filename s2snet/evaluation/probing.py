@@ -20,7 +20,7 @@ from s2snet.files import make_whole
 
 AUDITS = ("off", "quick", "full")
 PROBES = "probes.json"
-VERSION = 3  # raised when a probe measures something else
+VERSION = 4  # raised when a probe measures something else
 NOISED, ATTACKED, REJUDGED = 64, 200, 64  # images; noise is tried on those that the attacks left
 
 

@@ -8,6 +8,7 @@ from records import RIGHT, answer, folder, turned
 
 from s2snet.checks import findings
 from s2snet.data import Images
+from s2snet.evaluation import probes
 
 
 @pytest.mark.parametrize(
@@ -119,3 +120,18 @@ def test_a_test_image_among_the_training_images():
         (found,) = (finding for finding in findings(here) if finding.check == "leakage")
         assert found.verdict == verdict
     assert found.evidence.startswith("1 of 20")
+
+
+def leaked(train: torch.Tensor) -> str:
+    """The verdict on noisy test images when these are trained on."""
+    test = torch.rand(20, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    seen, taken = (Images(x, torch.zeros(len(x)).long(), torch.arange(len(x)), ["0"]) for x in (test, train(test)))
+    return answer("leakage", folder(attacked(RIGHT, "a"), data=probes.data(seen, taken))).verdict
+
+
+def test_test_images_that_were_trained_on():
+    noise = torch.rand(20, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    assert leaked(lambda test: noise) == "pass"
+    assert leaked(lambda test: torch.cat([noise, test[:1]])) == "fail"
+    assert leaked(lambda test: torch.cat([noise, 0.5 + 0.4 * test[:1] + 0.005 * noise[:1]])) == "warn"
+    assert leaked(lambda test: test.flip(3)) == "pass"  # and docs/audit.md says so
