@@ -448,7 +448,7 @@ def control(
 
 
 def data(images: Sequence, train: Sequence | None, most: int = 20_000) -> dict[str, Any]:
-    """Pixels outside [0, 1] and off the grid of 8 bits; test images that are training images, to the pixel or nearly."""
+    """Pixels outside [0, 1] and off the grid of 8 bits; test images that are training images, or nearly are."""
     outside = off = pixels = 0
     digests: dict[str, int] = {}
     for place in range(min(len(images), most)):
