@@ -327,11 +327,11 @@ def inner(defended: nn.Module, images: Tensor) -> dict[str, Any]:
 
 
 def moved(defended: Defended, images: Tensor) -> dict[str, float]:
-    """How far the purifier moves a clean image: the median of ||A(x) - x||_2 / ||x||_2."""
+    """How far the purifier moves a clean image: the median of ||A(x) - x||_2 / ||x||_2, where that is a number."""
     with torch.no_grad():
         purified = defended.purifier(images)
     length = images.flatten(1).norm(dim=1).clamp(min=1e-12)
-    return {"median": float(((purified - images).flatten(1).norm(dim=1) / length).median())}
+    return {"median": float(((purified - images).flatten(1).norm(dim=1) / length).nanmedian())}
 
 
 def noise(defended: nn.Module, images: Tensor, labels: Tensor, index: Tensor, eps: float, seed: int) -> dict[str, Any]:
