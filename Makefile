@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo study test lint bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -13,6 +13,9 @@ help: ## say what there is
 demo: $(READY) ## train classifier, stage 1, stage 2, adversarial on digits, evaluate, write the report (minutes)
 	$(BIN)/python train.py -m stage=classifier,1,2,adversarial data=digits overwrite=true
 	$(BIN)/python evaluate.py data=digits trainer=ddp_cpu 'threat.white_box.routes=[exact,identity]'
+
+study: $(READY) ## all five analyses on digits, on the weights that come with the project (minutes)
+	$(BIN)/python analyse.py study=[gradients,relations,linearity,directions,regions] weights=checkpoints/released/digits
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest

@@ -44,7 +44,7 @@ def checked(script: str, *words: str):
 def test_every_experiment_begins_with_its_command():
     for name in names("experiment"):
         text = (conf_dir() / "experiment" / f"{name}.yaml").read_text()
-        assert "#   python train.py " in text or "#   python evaluate.py " in text, name
+        assert any(f"#   python {script}.py " in text for script in SETTINGS), name
 
 
 @pytest.mark.parametrize("group, choice", CHOICES)

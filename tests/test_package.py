@@ -75,7 +75,7 @@ def test_wheel_works_from_anywhere(wheel, tmp_path):
         check=True, capture_output=True,
     )  # fmt: skip
     there = str(tmp_path / "there")
-    for script in ("train", "evaluate"):
+    for script in ("train", "evaluate", "analyse"):
         program = f"from s2snet.cli.{script} import main; main()"
         done = run_python("-c", program, "--cfg", "job", folder="/", PYTHONPATH=there)
         assert done.returncode == 0, done.stderr

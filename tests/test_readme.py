@@ -17,31 +17,33 @@ COMMANDS = [line for line in LINES if line.startswith("python ")]
 def test_there_are_commands():
     assert any("train.py" in command for command in COMMANDS)
     assert any("evaluate.py" in command for command in COMMANDS)
+    assert any("analyse.py" in command for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_composes(command, monkeypatch, capfd):
     """In this process, through the function that the script calls; a sweep is checked job by job."""
-    from s2snet.cli import evaluate, settings, train
+    from s2snet.cli import analyse, evaluate, settings, train
 
     script, *words = shlex.split(command, comments=True)[1:]
     if script == "-m":
         assert words[0].partition(".")[0] in ("s2snet", "pytest"), command
         return
     assert (ROOT / script).is_file(), command
-    if script not in ("train.py", "evaluate.py"):
+    mains = {"train.py": train, "evaluate.py": evaluate, "analyse.py": analyse}
+    if script not in mains:
         return
     swept = [word for word in words if word not in ("-m", "--multirun")]
     one = [re.sub(r"=([^\[,]+),.*", r"=\1", word) if "-m" in words else word for word in swept]
     if {"--help", "--cfg"} & set(one):
         return
     monkeypatch.setattr(sys, "argv", [script, *one, "--cfg", "job"])
-    {"train.py": train, "evaluate.py": evaluate}[script].main()
+    mains[script].main()
     assert capfd.readouterr().out
     from tiny import composed
 
-    checked = {"train.py": settings.train_settings, "evaluate.py": settings.evaluate_settings}[script]
-    checked(composed(script.removesuffix(".py"), *one))
+    name = script.removesuffix(".py")
+    getattr(settings, f"{name}_settings")(composed(name, *one))
 
 
 def test_table_is_that_of_the_result_file(monkeypatch):
@@ -86,3 +88,16 @@ def test_the_routes_of_the_index_maps_are_those_of_the_result_file(monkeypatch):
     for route in ("identity", "exact", "soft"):
         figure = re.search(rf"(\d+\.\d) by `{route}`", said)[1]
         assert re.search(rf"\| S2SNet \|.*\b{figure}\b", table), route
+
+
+def test_the_pages_of_the_studies_say_what_the_results_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from analysis_docs import filled
+
+    from s2snet.analysis import STUDIES
+
+    pages = sorted((ROOT / "docs/analyses").glob("*.md"))
+    assert {page.stem for page in pages} == set(STUDIES)
+    for page in pages:
+        assert filled(page) == page.read_text(), f"{page.name}: python scripts/analysis_docs.py writes it anew"
+        assert "<!-- claims digits -->" in page.read_text(), page.name

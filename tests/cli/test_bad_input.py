@@ -272,12 +272,12 @@ def prepared(tmp_path_factory):
 
 def call(script: str, words: list[str], monkeypatch, capfd) -> tuple[int, str, str]:
     """(exit code, stdout, stderr) of a command, through the function that the console script calls."""
-    from s2snet.cli import evaluate, train
+    from s2snet.cli import analyse, evaluate, train
 
     monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
     capfd.readouterr()
     with pytest.raises(SystemExit) as ended:
-        {"train": train, "evaluate": evaluate}[script].main()
+        {"train": train, "evaluate": evaluate, "analyse": analyse}[script].main()
     out = capfd.readouterr()
     return ended.value.code, out.out, out.err
 

@@ -43,7 +43,7 @@ def test_a_sweep_over_stages_then_an_evaluation(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "results"}
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate"])
+@pytest.mark.parametrize("script", ["train", "evaluate", "analyse"])
 @pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"]])
 def test_help_and_config_import_no_torch(script, words):
     program = (
@@ -79,7 +79,7 @@ def test_budgets_are_fractions_or_numbers():
     assert settings.budgets == {"linf": [8 / 255, 0.1, 0.0], "l2": [2.0, 0.5]}
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate"])
+@pytest.mark.parametrize("script", ["train", "evaluate", "analyse"])
 def test_what_was_written_to_a_closed_pipe_is_no_error(script):
     done = subprocess.run(
         f"{sys.executable} {ROOT / script}.py --cfg job | head -1", shell=True, capture_output=True, text=True
