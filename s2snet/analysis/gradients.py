@@ -8,19 +8,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from s2snet.analysis import gradients_indices, passes
 from s2snet.analysis import gradients_measures as measures
 from s2snet.analysis import gradients_tables as tables
+from s2snet.analysis import passes
 from s2snet.analysis.bench import Bench, Claim, Sample
 from s2snet.analysis.gradients_claims import claims
 from s2snet.analysis.gradients_index_tables import Trained, index_maps
+from s2snet.analysis.gradients_indices import EXCHANGES, exchanged
 from s2snet.analysis.gradients_tables import OBJECTIVES, Network
 from s2snet.analysis.intervals import RESAMPLES, share
 from s2snet.choices import choose
 from s2snet.models import Defended
 from s2snet.models.segnet import UNPOOLINGS
+
+CLIPPED = "Clipped to [0, 1] to be shown; the classifier sees them as they are."
 
 
 def gradients(
@@ -38,7 +41,7 @@ def gradients(
 ) -> list[Claim]:
     """The study; its options are explained in conf/study/gradients.yaml.
 
-    Cost in forwards and backwards: images x networks x 4, beside the training of one S2SNet for each of `unpoolings`.
+    Cost: four forwards and backwards for each image and network, beside the training of the S2SNets.
     """
     given = {"images": images, "side": side, "folds": folds, "shuffles": shuffles, "epochs": epochs, "shown": shown}
     for name, value in given.items():
@@ -48,6 +51,8 @@ def gradients(
     for unpool in unpoolings:
         choose("study.gradients.unpoolings", unpool, UNPOOLINGS)
     sample = bench.images(images)
+    donors = measures.strangers(sample.labels, bench.seed)
+    measures.enough(sample.labels.cpu().numpy(), folds)  # before an hour is spent on training
     base = bench.need("none")
     trained = {
         unpool: bench.stages(
@@ -62,8 +67,12 @@ def gradients(
         for unpool in unpoolings
     }
     networks = _networks(bench, trained)
-    facts = {"networks": [network.module for network in networks], "images": sample.images, "labels": sample.labels}
-    facts |= {"side": side, "folds": folds, "shuffles": shuffles, "seed": bench.seed}
+    facts = {
+        "networks": [[network.name, network.title, network.module] for network in networks],
+        "images": sample.images,
+        "labels": sample.labels,
+        "options": [side, folds, shuffles, bench.seed],
+    }
     bench.rows("networks", lambda: _accuracies(networks, sample), **facts)
 
     counts = measures.resamples(len(sample.labels), RESAMPLES, bench.seed)
@@ -73,10 +82,11 @@ def gradients(
     bench.rows("spectrum", lambda: tables.spectra(found, counts, sample.images.shape[2:]), **facts)
     bench.rows("norms", lambda: tables.histograms(found), **facts)
 
-    donors = measures.strangers(sample.labels, bench.seed)
     index_maps(bench, base, trained, sample, donors)
     pictured = _first_of_each_class(sample.labels, shown)
-    _show(bench, networks, trained, sample, donors, pictured)
+    _show_gradients(bench, networks, sample, pictured)
+    if "indices" in trained:
+        _show_exchanges(bench, trained["indices"][1], sample, donors, pictured)
     return claims(bench.tables)
 
 
@@ -93,13 +103,13 @@ def _networks(bench: Bench, trained: Trained) -> list[Network]:
         for name, title, made in zip(
             ("autoencoder", "s2snet"), ("Autoencoder", "S2SNet"), rest.pop(unpool), strict=True
         ):
-            known[name] = Network(name, f"{title} trained here, {unpool}", Defended(made, classifier).eval())
+            known[name] = Network(name, f"{title}, {unpool}, trained here", Defended(made, classifier).eval())
     for name in ("autoencoder", "s2snet"):
         if name not in known:
             bench.need(name)
     for unpool, (_, tuned) in rest.items():
         known[f"unpool_{unpool}"] = Network(
-            f"unpool_{unpool}", f"S2SNet trained here, {unpool}", Defended(tuned, classifier).eval()
+            f"unpool_{unpool}", f"S2SNet, {unpool}, trained here", Defended(tuned, classifier).eval()
         )
     first = ("none", "autoencoder", "s2snet")
     return [known[name] for name in (*first, *(name for name in known if name not in first))]
@@ -120,48 +130,44 @@ def _first_of_each_class(labels: Tensor, count: int) -> Tensor:
     return torch.tensor(sorted(firsts.values())[:count])
 
 
-def _show(
-    bench: Bench,
-    networks: list[Network],
-    trained: Trained,
-    sample: Sample,
-    donors: Tensor,
-    places: Tensor,
-) -> None:
+def _show_gradients(bench: Bench, networks: list[Network], sample: Sample, places: Tensor) -> None:
+    """Gradients of some images by every network, and what each purifier makes of the images."""
     images, labels = sample.images[places], sample.labels[places]
-    names = [
-        f"{bench.classes[label]}, test image {index}" for label, index in zip(labels, sample.index[places], strict=True)
-    ]
-    columns = [network.title for network in networks]
+    rows = _row_names(bench, sample, places)
+    names = [network.name.replace("_", " ") for network in networks]
     for objective, title in (
         ("loss_at_label", "Gradients of the loss at the true label"),
         ("fixed_logit", f"Gradients of the logit of one class, {bench.classes[0]}, whatever the image shows"),
     ):
         found = [passes.gradients(network.module, images, labels, OBJECTIVES[objective]) for network in networks]
-        bench.grid(objective, _side_by_side(images, *found), names, ["image", *columns], title, signed=tuple(columns))
-    purified = {network.title: network.module.purifier for network in networks if network.module.has_purifier}
-    restored = [passes.logits(purifier, images).clamp(0, 1) for purifier in purified.values()]
-    caption = "Clipped to [0, 1] to be shown; the classifier sees them as they are."
-    title = "What the classifier is given"
-    bench.grid("purified", _side_by_side(images, *restored), names, ["image", *purified], title, caption)
-    if "indices" not in trained:
-        return
-    given = sample.images[donors[places]]
-    tuned = trained["indices"][1]
-    made = [
-        gradients_indices.exchanged(tuned, sample.images, sample.images[donors], kind, bench.seed)[places].clamp(0, 1)
-        for kind in gradients_indices.EXCHANGES
-    ]
-    heads = [
-        "image of the code",
-        "image of other indices",
-        *(f"indices: {kind}" for kind in gradients_indices.EXCHANGES),
-    ]
-    heads[-1] = "own indices, mean code"
+        pictures = torch.stack([images, *found], dim=1)
+        bench.grid(objective, pictures, rows, ["image", *names], title, signed=tuple(names))
+    purifiers = {
+        name: network.module.purifier
+        for name, network in zip(names, networks, strict=True)
+        if network.module.has_purifier
+    }
+    restored = [passes.logits(purifier, images).clamp(0, 1) for purifier in purifiers.values()]
+    pictures = torch.stack([images, *restored], dim=1)
+    bench.grid("purified", pictures, rows, ["image", *purifiers], "What the classifier is given", CLIPPED)
+
+
+def _show_exchanges(bench: Bench, tuned: nn.Module, sample: Sample, donors: Tensor, places: Tensor) -> None:
+    """What the decoder makes of some images' codes with other indices."""
+    images, given = sample.images, sample.images[donors]
+
+    def make() -> dict[str, Tensor]:
+        made = [exchanged(tuned, images, given, kind, bench.seed)[places] for kind in EXCHANGES]
+        return {"pictures": torch.stack([images[places], given[places], *made], dim=1).clamp(0, 1)}
+
+    facts = {"purifier": tuned, "images": images, "donors": donors, "places": places, "seed": bench.seed}
+    pictures = bench.tensors("pictures", make, **facts)["pictures"]
+    columns = ["code of", "indices of", *EXCHANGES]
     title = "One image's code with the index maps of another"
-    bench.grid("exchanged", _side_by_side(images, given, *made), names, heads, title, caption)
+    caption = f"Behind `indices of`, the code with indices of that kind; last, own indices with a mean code. {CLIPPED}"
+    bench.grid("exchanged", pictures, _row_names(bench, sample, places), columns, title, caption)
 
 
-def _side_by_side(*columns: Tensor) -> Tensor:
-    """[n, C, H, W] each -> [n, columns, C, H, W]."""
-    return torch.stack(columns, dim=1)
+def _row_names(bench: Bench, sample: Sample, places: Tensor) -> list[str]:
+    shown = zip(sample.labels[places], sample.index[places], strict=True)
+    return [f"{bench.classes[label]}, image {index}" for label, index in shown]

@@ -62,15 +62,19 @@ def features(gradients: Tensor, side: int) -> np.ndarray:
 def probe(found: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Bool [n]: whether a linear probe, trained on the other folds, names the image's label.
 
-    Ridge regression on the classes over standardised features, its penalty chosen inside the training folds. ValueError
-    where a class has fewer images than there are folds.
+    Ridge regression on the classes over standardised features, its penalty chosen inside the training folds.
     """
-    fewest = np.bincount(labels)[np.unique(labels)].min()
-    if fewest < folds:
-        raise ValueError(f"folds={folds}: a class has {fewest} images; at least one for each fold, or fewer folds")
+    enough(labels, folds)
     model = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=STRENGTHS))
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     return cross_val_predict(model, found, labels, cv=split) == labels
+
+
+def enough(labels: np.ndarray, folds: int) -> None:
+    """ValueError where a class has fewer images than there are folds."""
+    fewest = np.bincount(labels)[np.unique(labels)].min()
+    if fewest < folds:
+        raise ValueError(f"folds={folds}: a class has {fewest} images; at least one for each fold, or fewer folds")
 
 
 def shuffled(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -334,7 +334,7 @@ def test_without_weights_the_trained_ones_stand_for_them(ran, tmp_path):
         gradients(place, **FEW, unpoolings=[])
     gradients(place, **FEW, unpoolings=["nearest"], train_images=30)
     titles = {row["network"]: row["title"] for row in place.tables["networks"]}
-    assert list(titles) == ["none", "autoencoder", "s2snet"] and "trained here, nearest" in titles["s2snet"]
+    assert list(titles) == ["none", "autoencoder", "s2snet"] and "nearest, trained here" in titles["s2snet"]
     assert "exchanges" not in place.tables
 
 

@@ -120,6 +120,9 @@ def test_the_pages_are_quiet_and_do_not_scroll_sideways(folder, tmp_path, name, 
             ("svg", "e.getBoundingClientRect().width > 200"),
         ):
             assert page.value(f"[...document.querySelectorAll('.study {what}')].every(e => {shown})")
+        drawn = "[...document.querySelectorAll('.study svg [style*=\"--defence-\"]')]"
+        colours = page.value(f"[...new Set({drawn}.map(e => e.style.stroke && getComputedStyle(e).stroke))]")
+        assert len(colours) > 3  # one for each network; undefined ones would all be alike
         assert page.problems == []
         fetched = [url for url in page.requests if not url.startswith("data:")]
         assert fetched == [(folder / name).resolve().as_uri()]

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from s2snet.report.figures.curves import percent_axis, room, shortened
 from s2snet.report.palette import LIGHT, MARKERS, colour, slots
 from s2snet.report.studies.figure import Figure
+from s2snet.report.words import title_of
 
 TITLE = "Gradients and index maps"
 QUESTION = (
@@ -16,10 +17,11 @@ QUESTION = (
 )
 OBJECTIVES = {
     "loss_at_label": "loss at\nlabel",
-    "loss_at_prediction": "loss at\nprediction",
+    "loss_at_prediction": "loss at\nguess",
     "top_logit": "top\nlogit",
     "fixed_logit": "one\nlogit",
 }
+NAMES = {"none": "bare classifier", "s2snet": "S2SNet"}
 SAYS = {"code": "the code's class", "donor": "the indices' class", "neither": "another class"}
 LINE = 0.09  # between two names beside the axes, as a share of their height
 
@@ -27,7 +29,7 @@ Rows = list[dict[str, Any]]
 
 
 def figures(tables: dict[str, Rows]) -> list[Figure]:
-    titles = {row["network"]: row["title"] for row in tables["networks"]}
+    titles = {row["network"]: NAMES.get(row["network"], title_of(row["network"])) for row in tables["networks"]}
     rows, beside = tables["measures"], {"right": room(titles), "height": 3.2}
     dots = partial(_dots, rows, titles)
     found = [
@@ -49,8 +51,8 @@ def figures(tables: dict[str, Rows]) -> list[Figure]:
         Figure(
             "agreement",
             "(3) Cosine with the bare classifier's gradient",
-            partial(dots, "agreement", control="agreement_stranger"),
-            "Dashes: with another image's gradient.",
+            partial(dots, "agreement", control="agreement_stranger", without="none"),
+            "Dashes: with another image's gradient. Its own is at 1 with itself and is not drawn.",
             **beside,
         ),
         Figure(
@@ -112,12 +114,22 @@ def _frame(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _dots(rows: Rows, titles: dict[str, str], measure: str, axes: Axes, control: str = "", scale: float = 1) -> None:
+def _dots(
+    rows: Rows,
+    titles: dict[str, str],
+    measure: str,
+    axes: Axes,
+    control: str = "",
+    scale: float = 1,
+    without: str = "",
+) -> None:
     """A group of dots for each objective, one for each network; a dash where the control is."""
     known = {(row["objective"], row["network"], row["measure"]): row for row in rows}
     step = 0.8 / len(titles)
     for place, objective in enumerate(OBJECTIVES):
         for number, network in enumerate(titles):
+            if network == without:
+                continue
             row = known[objective, network, measure]
             tint, mark = _tint(network, titles)
             x = place + step * (number - (len(titles) - 1) / 2)
@@ -179,5 +191,5 @@ def _exchanges(rows: Rows, axes: Axes) -> None:
         axes.bar(range(len(kinds)), heights, bottom=below, color=tint, width=0.62)
         below = [low + height for low, height in zip(below, heights, strict=True)]
     percent_axis(axes)
-    axes.set_xticks(range(len(kinds)), [kind.replace(" ", "\n") for kind in kinds])
+    axes.set_xticks(range(len(kinds)), [kind.replace(" ", "\n") for kind in kinds], fontsize=8.5)
     _names(axes, [(SAYS[says], tints[says]) for says in reversed(SAYS)])
