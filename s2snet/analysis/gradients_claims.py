@@ -10,8 +10,8 @@ NEGLIGIBLE = 0.05  # a share, or a difference of shares, that explains nothing
 SAME = 0.95  # a cosine of one gradient computed in two precisions
 ELSEWHERE = 0.5  # a cosine: more than 60 degrees apart
 UNKNOWN = (
-    "the paper's measure, images (ImageNet) and networks are not those of this run; here the probe reads a gradient "
-    "averaged to a few pixels, and the gradient of a loss at the label depends on the label by its definition."
+    "the paper's measure is not known, and its images (ImageNet) and networks are others. Where a loss at the label is "
+    "differentiated, the gradient depends on the label by definition."
 )
 Tables = dict[str, list[dict[str, Any]]]
 

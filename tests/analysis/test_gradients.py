@@ -327,6 +327,24 @@ def test_a_second_run_makes_nothing_again(ran, tmp_path, monkeypatch):
     assert again.tables == place.tables
 
 
+class Steps(nn.Module):
+    """A purifier that rounds: its gradient is zero everywhere, and nothing was stripped of anything."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (4 * images).round() / 4
+
+
+def test_vanished_gradients_are_told_from_stripped_ones(tmp_path):
+    masked = nets()
+    masked["s2snet"] = freeze(Defended(Steps(), masked["none"].classifier))
+    place = bench("gradients", tmp_path, splits(), masked)
+    claims = {claim.name: claim for claim in gradients(place, **FEW, unpoolings=[])}
+    assert claims["norms"].verdict == FAILS and "gradient of zeros 100.0 %" in claims["norms"].found
+    for objective in OBJECTIVES:
+        assert claims[f"stripped_{objective}"].verdict == FAILS
+    assert claims["class_cosine"].verdict == UNDECIDED  # no directions, no cosine
+
+
 def test_without_weights_the_trained_ones_stand_for_them(ran, tmp_path):
     only = {"none": nets()["none"]}
     place = bench("gradients", tmp_path, splits(), only)

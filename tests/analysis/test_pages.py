@@ -18,8 +18,8 @@ from tiny import ROOT, TINY
 from s2snet.report.studies.page import write_analysis
 
 PAGES = ("analysis.html", "report.html")
-WORDS = ["study=[gradients]", "output=results/digits", "seed=3", *TINY]
-WORDS += [f"study.gradients.{key}" for key in ("images=60", "folds=3", "shuffles=1", "train_images=64", "epochs=1")]
+WORDS = ["study=[gradients]", "defence=[none]", "output=results/digits", "seed=3", *TINY]
+WORDS += [f"study.gradients.{key}" for key in ("images=40", "folds=3", "shuffles=1", "train_images=64", "epochs=1")]
 WORDS += ["study.gradients.unpoolings=[indices]"]
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
