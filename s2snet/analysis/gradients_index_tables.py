@@ -11,9 +11,8 @@ from s2snet.analysis.gradients_tables import columns, interval, resampled_measur
 from s2snet.analysis.intervals import RESAMPLES, share
 from s2snet.models import Defended
 
-Trained = dict[
-    str, tuple[nn.Module, nn.Module]
-]  # by unpooling: the autoencoder after stage 1, the S2SNet after stage 2
+# By unpooling: the autoencoder after stage 1, the S2SNet after stage 2.
+Trained = dict[str, tuple[nn.Module, nn.Module]]
 
 
 def index_maps(bench: Bench, base: Defended, trained: Trained, sample: Sample, donors: Tensor) -> None:
