@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from s2snet import api, weights
+from s2snet import api, runs, weights
 from s2snet.data import Splits
 from s2snet.data.files import readable
 from s2snet.evaluation.defences import Defence
@@ -152,13 +152,28 @@ class Bench:
 
     def purifier(self, name: str, classifier: nn.Module, autoencoder: str = "segnet_small", **options: Any):
         """An S2SNet for this classifier (`s2snet.train_purifier` with these options), frozen; it goes on by itself."""
+        return self.stages(name, classifier, autoencoder, **options)[1]
+
+    def stages(
+        self,
+        name: str,
+        classifier: nn.Module,
+        autoencoder: str = "segnet_small",
+        count: int | None = None,
+        **options: Any,
+    ) -> tuple[nn.Module, nn.Module]:
+        """The autoencoder after stage 1 and the S2SNet after stage 2; on the first `count` training images, or all."""
         images = self.splits.train
-        folder = self.folder / "parts" / f"{name}-{self._key(name, {'classifier': classifier, **options})[:12]}"
+        if count is not None and count < len(images):
+            images = images.only(range(count))
+        facts = {"classifier": classifier, "autoencoder": autoencoder, "seed": self.seed, **options}
+        key = self._key(name, {**facts, "images": images.fingerprint()})
+        folder = self.folder / "parts" / f"{name}-{key[:12]}"
         self.say(f"{self.study}: the S2SNet {name}, trained in {folder}, or found there")
-        made = api.train_purifier(
-            classifier, images, autoencoder, output=folder, seed=self.seed, progress=self.progress, **options
-        )
-        return freeze(made).to(self.device)
+        on = {"device": "gpu" if self.device.type == "cuda" else "cpu", "progress": self.progress}
+        made = api.train_purifier(classifier, images, autoencoder, output=folder, seed=self.seed, **(on | options))
+        begun = weights.load(folder / runs.KINDS["1"] / runs.WEIGHTS)
+        return freeze(begun).to(self.device), freeze(made).to(self.device)
 
     def leave(self, name: str, module: nn.Module, **facts: Any) -> Path:
         """Saves a purifier for `python evaluate.py defence=[NAME]` as OUTPUT/analysis/STUDY/NAME.safetensors."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from s2snet.attacks.losses import named
 
 BATCH = 256
+Loss = Callable[[Tensor, Tensor, None], Tensor]
 
 
 @torch.no_grad()
@@ -23,13 +24,14 @@ def right(module: nn.Module, images: Tensor, labels: Tensor, batch: int = BATCH)
 
 
 def gradients(
-    module: nn.Module, images: Tensor, labels: Tensor, loss: str = "cross_entropy", batch: int = BATCH
+    module: nn.Module, images: Tensor, labels: Tensor, loss: str | Loss = "cross_entropy", batch: int = BATCH
 ) -> Tensor:
-    """The gradient of each image's own loss (s2snet/attacks/losses.py) with respect to it, like images.
+    """The gradient of each image's own loss with respect to it, like images.
 
+    `loss` is a name in s2snet/attacks/losses.py, or a function as those are: (logits, labels, None) -> [B].
     Exact, in the module's own mode; one forward and one backward each. ValueError where no gradient arrives.
     """
-    value = named(loss)
+    value = named(loss) if isinstance(loss, str) else loss
     found = []
     for part, label in zip(images.split(batch), labels.split(batch), strict=True):
         x = part.detach().requires_grad_(True)
