@@ -65,6 +65,8 @@ class Bench:
     splits: Splits
     folder: Path  # OUTPUT/analysis/STUDY
     find: Callable[[], list[Defence]]  # the defences that the settings name; raises what a user can mend
+    # a classifier by its settings (conf/classifier), `weights` among them; FileNotFoundError where nobody trained it
+    network: Callable[[Mapping[str, Any]], nn.Module] | None = None
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: bool = False
@@ -88,11 +90,15 @@ class Bench:
             raise ValueError(f"study={self.study} needs the defence {name}; here are {had} (defence=[...,{name}])")
         return self.defences[name].module
 
-    def images(self, count: int | None = None, split: str = "test") -> Sample:
-        """The first `count` images of a split (all where there are fewer), on the device."""
+    def images(self, count: int | None = None, split: str = "test", spread: bool = False) -> Sample:
+        """The first `count` images of a split (all where there are fewer), on the device.
+
+        With `spread` they come evenly from all of it, for data that are ordered by class.
+        """
         source = getattr(self.splits, split)
         total = len(source) if count is None else min(count, len(source))
-        items = [readable(source.__getitem__, place, total)[:3] for place in range(total)]
+        places = evenly(total, len(source)) if spread else range(total)
+        items = [readable(source.__getitem__, place, len(source) if spread else total)[:3] for place in places]
         if not items:
             raise ValueError(f"study={self.study}: data={self.data} has no {split} images")
         images, labels, index = zip(*items, strict=True)
@@ -150,13 +156,33 @@ class Bench:
         module.load_state_dict(state)
         return freeze(module)
 
-    def purifier(self, name: str, classifier: nn.Module, autoencoder: str = "segnet_small", **options: Any):
-        """An S2SNet for this classifier (`s2snet.train_purifier` with these options), frozen; it goes on by itself."""
+    def purifier(
+        self,
+        name: str,
+        classifier: nn.Module | None,
+        autoencoder: str | nn.Module = "segnet_small",
+        count: int | None = None,
+        **options: Any,
+    ):
+        """An S2SNet for this classifier (`s2snet.train_purifier` with these options), frozen; it goes on by itself.
+
+        Trained on `count` images, evenly from the training images, or on all of them.
+        """
         images = self.splits.train
-        folder = self.folder / "parts" / f"{name}-{self._key(name, {'classifier': classifier, **options})[:12]}"
+        if count is not None and count < len(images):
+            images = images.only(evenly(count, len(images)))
+        facts = {"classifier": classifier, "autoencoder": autoencoder, "count": count, **options}
+        folder = self.folder / "parts" / f"{name}-{self._key(name, facts)[:12]}"
         self.say(f"{self.study}: the S2SNet {name}, trained in {folder}, or found there")
         made = api.train_purifier(
-            classifier, images, autoencoder, output=folder, seed=self.seed, progress=self.progress, **options
+            classifier,
+            images,
+            autoencoder,
+            output=folder,
+            seed=self.seed,
+            device="gpu" if self.device.type == "cuda" else "cpu",
+            progress=self.progress,
+            **options,
         )
         return freeze(made).to(self.device)
 
@@ -217,6 +243,11 @@ class Bench:
     def _key(self, name: str, facts: Mapping[str, Any]) -> str:
         known = {"study": self.study, "version": self.version, "name": name, "facts": _canonical(facts)}
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def evenly(count: int, total: int) -> list[int]:
+    """`count` places of `total`, from the first on and equally far apart, up to rounding."""
+    return [place * total // count for place in range(count)]
 
 
 def _canonical(value: Any) -> Any:
