@@ -1,6 +1,6 @@
 """study=relations: levels reached exactly, leaders, tournaments and their rules, and a run on tiny networks."""
 
-import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -66,10 +66,10 @@ def test_examples_on_a_linear_model_go_along_its_weights_to_the_level():
     images = 0.4 + 0.2 * some_images(70)
     images[::2] *= 0.5
     labels = torch.ones(70, dtype=torch.int64)
-    made = transfer.craft(linear(weight, 0.0), images, labels, torch.arange(70), 0.05, steps=20)
+    made = transfer.craft(linear(weight, 0.0), images, labels, torch.arange(70), 0.05)
     assert transfer.normalised_l2(made, images).numpy() == pytest.approx(np.full(70, 0.05), rel=1e-4)
     cosine = torch.cosine_similarity((made - images).flatten(1), -weight.flatten()[None])
-    assert cosine.min() > 0.99
+    assert cosine.min() > 0.97 and cosine.mean() > 0.99  # it begins at random
 
 
 def test_the_smallest_budget_of_a_linear_model_is_its_distance():
@@ -146,10 +146,15 @@ def test_leaders_that_change_with_the_level_are_no_leader():
     turned = {0.1: STRONG[0.1], 0.2: STRONG[0.2][::-1, ::-1]}
     found = verdicts(claims.of_transfer(transfer.leaders(["v", "r", "a"], turned, None), turned, SETTING))
     assert (found["easiest"], found["vgg16_easiest"], found["different"]) == (FAILS, FAILS, UNDECIDED)
-    alike = {0.1: matrix([[1, 0.5, 0.5]] * 3)}
+    alike = {0.1: matrix([[1, 0.5, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 1]])}
     found = verdicts(claims.of_transfer(transfer.leaders(["v", "r", "a"], alike, None), alike, SETTING))
     assert found["easiest"] == found["furthest"] == UNDECIDED
-    assert found["own_first"] == FAILS  # the others' examples fool the first more than... its judges' own
+
+
+def test_an_attack_that_others_outdo_is_seen():
+    outdone = {0.1: matrix([[0.4, 0.5, 0.5], [0.9, 1, 0.5], [0.5, 0.5, 1]])}
+    claim = claims.own_examples_fool_most(outdone, "vra")
+    assert claim.verdict == FAILS and "for v at 0.1" in claim.found and "than of r's" in claim.found
 
 
 def test_same_leader_of_both_contradicts_the_paper():
@@ -203,7 +208,7 @@ def test_of_many_networks_tournaments_are_drawn():
     assert orders.chance(CIRCLE) == 1 and orders.chance(ORDER) == 24 / 64
 
 
-def cross(advantage: float = 0.1, n: int = 3000) -> np.ndarray:
+def cross(advantage: float = 0.1, n: int = 1000) -> np.ndarray:
     """Bool [signal, reader, n]: reader k loses `advantage` for each place that it stands behind the signal's owner."""
     rates = [[0.9 - advantage * max(0, reader - signal) for reader in range(4)] for signal in range(4)]
     return matrix(rates, n)
@@ -232,7 +237,7 @@ def of_orders(correct: np.ndarray, own: np.ndarray, sizes, information) -> dict[
 
 
 def test_claims_of_an_order():
-    falling = np.array([[0.9], [0.8], [0.7], [0.6]]) > np.linspace(0, 1, 3000)
+    falling = np.array([[0.9], [0.8], [0.7], [0.6]]) > np.linspace(0, 1, 1000)
     information = np.array([[0.1], [0.2], [0.3], [0.4]]) + 0.01 * np.random.default_rng(0).random((4, 50))
     found = of_orders(cross(), falling, [1, 3, 2, 4], information)
     assert (found["order"], found["neither"], found["information"]) == (HOLDS, FAILS, HOLDS)
@@ -246,12 +251,12 @@ def test_a_circle_is_no_order_and_six_in_order_are_beyond_chance():
     rates = np.full((3, 3), 0.9)
     rates[[1, 2, 0], [0, 1, 2]] = 0.95  # 0 reads 1's, 1 reads 2's, 2 reads 0's
     rates[[0, 1, 2], [1, 2, 0]] = 0.5
-    circle = orders.tournament(list("abc"), matrix(rates.tolist(), 2000))
+    circle = orders.tournament(list("abc"), matrix(rates.tolist(), 1000))
     setting = claims.Setting("squares", ("mlp",) * 3, tuple("abc"))
     assert claims.is_order("order", "", circle, 2000, setting).verdict == FAILS
     assert claims.beyond_chance(circle, 3).verdict == FAILS
     rates = [[0.9 - 0.1 * max(0, reader - signal) for reader in range(6)] for signal in range(6)]
-    assert claims.beyond_chance(orders.tournament(list("abcdef"), matrix(rates, 4000)), 6).verdict == HOLDS
+    assert claims.beyond_chance(orders.tournament(list("abcdef"), matrix(rates, 1000)), 6).verdict == HOLDS
 
 
 def test_own_signals_are_read_best_or_not():
@@ -290,8 +295,8 @@ TINY = {
     "lr": 1e-2,
     "batch_size": 16,
     "autoencoder_options": {"widths": [8, 8], "convs": [1, 1]},
-    "stage1_epochs": 6,
-    "stage2_epochs": 6,
+    "stage1_epochs": 20,
+    "stage2_epochs": 15,
     "nmi_images": 5,
     "shown": 2,
 }
@@ -324,6 +329,8 @@ def test_the_study_has_its_claims_tables_and_figures(study):
         assert 0 <= row["fooled_low"] <= row["fooled"] <= row["fooled_high"] <= 1
     own = {row["reader"]: row["accuracy"] for row in tables["cross"] if row["signal"] == row["reader"]}
     assert own == {row["network"]: row["accuracy_behind"] for row in tables["networks"]}
+    questions = {row["question"] for row in tables["leaders"]}
+    assert questions == {"easiest", "furthest", "easiest_behind", "furthest_behind"}
     drawn = figures(tables)
     assert [figure.name for figure in drawn] == [
         "transfer-bare", "transfer-s2snet", "easiest", "furthest", "cross", "information"
@@ -348,8 +355,9 @@ def test_a_second_run_makes_nothing_again_and_a_level_more_only_that(study, monk
 
 
 def test_an_interrupted_run_goes_on_to_the_same(study, tmp_path, monkeypatch):
-    whole = {path.name: path.read_bytes() for path in study[0].glob("*.csv")}
-    crafted, left = transfer.craft, [2]
+    trained = shutil.ignore_patterns("fooled-*", "read-*", "nmi-*", "budgets-*")
+    shutil.copytree(study[0] / "parts", tmp_path / "parts", ignore=trained)
+    crafted, left = transfer.craft, [2, 1]
 
     def interrupted(*given, **options):
         if not left:
@@ -360,10 +368,12 @@ def test_an_interrupted_run_goes_on_to_the_same(study, tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "craft", interrupted)
     with pytest.raises(KeyboardInterrupt):
         relations(bench("relations", tmp_path, splits()), **TINY)
+    assert len(list(tmp_path.glob("parts/fooled-*"))) == 2
     monkeypatch.setattr(transfer, "craft", crafted)
     place = bench("relations", tmp_path, splits())
     place.finish(relations(place, **TINY), {})
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")} == whole
+    for path in study[0].glob("*.csv"):
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_given_networks_come_from_where_they_are(tmp_path):
@@ -401,10 +411,3 @@ def test_networks_that_are_seldom_all_right_are_one_line():
 
     with pytest.raises(ValueError, match="all classifiers together have 4 of 50 images right; at least 10 are needed"):
         _all_right(own, Sample(torch.zeros(50, 1, 2, 2), torch.zeros(50), torch.arange(50)), 20)
-
-
-def test_csv_files_are_readable_elsewhere(study):
-    with open(study[0] / "leaders.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["question"] for row in rows} == {"easiest", "furthest", "easiest_behind", "furthest_behind"}
-    assert {row["clear"] for row in rows} <= {"True", "False"}
