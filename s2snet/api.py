@@ -20,6 +20,7 @@ from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.run import Job, Trainer, run
 from s2snet.evaluation.scores import read_table
 from s2snet.models import Defended
+from s2snet.models.suits import suits
 from s2snet.recipes import check
 from s2snet.report.audit_page import write_audit
 from s2snet.report.page import write_report
@@ -66,9 +67,9 @@ _RECIPES = {
 
 
 def train_purifier(
-    classifier: nn.Module,
+    classifier: nn.Module | None,
     images: DataLoader | Dataset | tuple[Tensor, Tensor],
-    autoencoder: str = "segnet_small",
+    autoencoder: str | nn.Module = "segnet_small",
     *,
     output: str | Path,
     options: Mapping[str, Any] | None = None,
@@ -83,9 +84,11 @@ def train_purifier(
     """An S2SNet tuned to a classifier, trained in both stages (arXiv 1803.07994); the classifier is left as it is.
 
     - `classifier`: any module from images [B, C, H, W] in [0, 1] to logits, in eval mode; normalisation belongs inside;
+      None ends after stage 1 and gives its autoencoder;
     - `images`: training images with their labels, as for `evaluate`; every `validation_every`-th validates;
     - `autoencoder`: a name in s2snet.models.AUTOENCODERS, built with `options`; channels, mean and std follow from the
-      images where they are not given;
+      images where they are not given; or an autoencoder that stage 1 has trained, to share it between classifiers: it
+      is left as it is;
     - `stage1`, `stage2`: what differs from the default recipes (conf/recipe/stage1.yaml, stage2.yaml);
     - `output`: a folder for both weights files, curves and pictures. The same call goes on there after an interruption,
       and gives back what it finds where everything was trained.
@@ -101,13 +104,17 @@ def train_purifier(
     from s2snet.training.loop import fit, speaker
     from s2snet.training.stage import Stage
 
-    _in_eval_mode("the classifier", classifier)
-    choose("autoencoder", autoencoder, models.AUTOENCODERS)
+    if classifier is not None:
+        _in_eval_mode("the classifier", classifier)
+    shared = None if isinstance(autoencoder, str) else autoencoder
+    choose("autoencoder", autoencoder if shared is None else _kind(shared), models.AUTOENCODERS)
+    if shared is not None and (classifier is None or options or stage1):
+        raise ValueError("a trained autoencoder has its options and its stage 1 behind it: give a classifier alone")
     recipes = {"1": _recipe("1", stage1), "2": _recipe("2", stage2)}
     splits = carved(_images(images, None), validation_every)
     channels, size = _goes_with(classifier, splits.train, recipes["2"])
     facts = {"channels": channels, "mean": splits.train.mean or (0.5,), "std": splits.train.std or (0.5,)}
-    tuned_to, trained_on = weights.fingerprint(classifier), splits.train.fingerprint()
+    trained_on = splits.train.fingerprint()
     say = speaker()
 
     def trained(name: str, build: Callable[[dict[str, Any]], Stage], **more: Any) -> nn.Module:
@@ -139,14 +146,24 @@ def train_purifier(
         )
         return weights.load(fit(job, say))
 
-    begun = models.build(autoencoder, **{**facts, **(options or {})}).config
-    plain = trained("1", lambda recipe: TrainAutoencoder(models.build(**begun), recipe, seed), begun=begun)
+    if shared is None:
+        begun = models.build(autoencoder, **{**facts, **(options or {})}).config
+        plain = trained("1", lambda recipe: TrainAutoencoder(models.build(**begun), recipe, seed), begun=begun)
+    else:
+        suits(shared, "the autoencoder", channels, size)
+        plain = copy.deepcopy(shared).requires_grad_(True)  # it may come frozen; stage 2 freezes what it must
+    if classifier is None:
+        return plain
     return trained(
         "2",
         lambda recipe: FinetuneDecoder(plain, copy.deepcopy(classifier), recipe, seed),
-        autoencoder=plain.header["fingerprint"],
-        classifier=tuned_to,
+        autoencoder=weights.fingerprint(plain),
+        classifier=weights.fingerprint(classifier),
     )
+
+
+def _kind(module: nn.Module) -> str:
+    return getattr(module, "config", {}).get("name") or type(module).__name__
 
 
 def _recipe(stage: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -157,9 +174,13 @@ def _recipe(stage: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
     return recipe
 
 
-def _goes_with(classifier: nn.Module, images: Images | ImageFiles | Streamed, recipe: dict[str, Any]) -> list[int]:
+def _goes_with(
+    classifier: nn.Module | None, images: Images | ImageFiles | Streamed, recipe: dict[str, Any]
+) -> list[int]:
     """[channels, width] of the images; ValueError where the classifier cannot learn from their labels."""
     first = _first(images)
+    if classifier is None:
+        return [first.shape[0], first.shape[-1]]
     device = next(classifier.parameters(), first).device
     with torch.no_grad():
         count = classifier(first[None].to(device)).shape[-1]

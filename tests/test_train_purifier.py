@@ -13,7 +13,8 @@ from torch.utils.data import TensorDataset
 from trees import damage, plant
 
 import s2snet
-from s2snet import api, data, weights
+from s2snet import api, data, models, weights
+from s2snet.models import freeze
 from s2snet.training.stage import Stage
 
 SMALL = {"widths": [4, 8], "convs": [1, 1]}
@@ -96,6 +97,19 @@ def test_image_files_of_three_channels_serve_and_damaged_ones_are_skipped(tmp_pa
     assert "damaged images, skipped: 2, named in runs/autoencoder/damaged.txt" in capfd.readouterr().err
 
 
+def test_classifiers_share_a_stage_1(own):
+    """What stage 1 leaves serves any number of classifiers, frozen or not, and comes to what a whole call comes to."""
+    plain = purifier((None, own[1]), output="shared")
+    assert not os.path.exists("shared/s2snet")
+    before = weights.fingerprint(freeze(plain))
+    whole = purifier(own)
+    assert weights.fingerprint(whole) == weights.fingerprint(
+        purifier(own, output="tuned", autoencoder=plain, options=None, stage1=None)
+    )
+    assert weights.fingerprint(plain) == before == whole.header["autoencoder"]
+    assert not os.path.exists("tuned/autoencoder") and not any(p.requires_grad for p in plain.parameters())
+
+
 def one(image) -> list:
     """A data set of that image alone, twenty times."""
     return [(image, 0)] * 20
@@ -111,6 +125,12 @@ GREY = torch.rand(20, 1, 8, 8)
     ({"stage1": {"optimiser": "adm"}}, r"recipe's optimiser=adm \(did you mean 'adam'\?\)"),
     ({"stage1": {"epochs": 0}}, "epochs=0 in the recipe of stage 1: at least 1"),
     ({"autoencoder": "small_cnn"}, "autoencoder=small_cnn: allowed are segnet, segnet_small"),
+    ({"autoencoder": nn.Flatten()}, "autoencoder=Flatten: allowed are segnet, segnet_small"),
+    ({"autoencoder": models.build("segnet_small", **SMALL)}, "has its options and its stage 1 behind it"),
+    (
+        {"autoencoder": models.build("segnet_small", widths=[4] * 4, convs=[1] * 4), "options": None, "stage1": None},
+        "the autoencoder cannot take images of 1 x 8 x 8",
+    ),
     ({"images": (GREY, torch.arange(20) % 4)}, "the classifier tells 3 classes apart, and the images have 4"),
     ({"images": (GREY, torch.full((20,), -1))}, "there are images without labels; stage2={'labels': 'classifier'}"),
     ({"images": (GREY[:0], torch.empty(0))}, "there are no images"),

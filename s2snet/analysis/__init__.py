@@ -10,9 +10,11 @@ from collections.abc import Callable
 
 from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Bench, Claim
 from s2snet.analysis.gradients import gradients
+from s2snet.analysis.relations import relations
 
 STUDIES: dict[str, Callable[..., list[Claim]]] = {
     "gradients": gradients,
+    "relations": relations,
 }
 
 __all__ = ["FAILS", "HOLDS", "STUDIES", "UNDECIDED", "Bench", "Claim"]

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from s2snet import api, runs, weights
+from s2snet import api, weights
 from s2snet.data import Splits
 from s2snet.data.files import readable
 from s2snet.evaluation.defences import Defence
@@ -65,6 +65,8 @@ class Bench:
     splits: Splits
     folder: Path  # OUTPUT/analysis/STUDY
     find: Callable[[], list[Defence]]  # the defences that the settings name; raises what a user can mend
+    # a classifier by its settings (conf/classifier), `weights` among them; FileNotFoundError where nobody trained it
+    network: Callable[[Mapping[str, Any]], nn.Module] | None = None
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: bool = False
@@ -88,11 +90,15 @@ class Bench:
             raise ValueError(f"study={self.study} needs the defence {name}; here are {had} (defence=[...,{name}])")
         return self.defences[name].module
 
-    def images(self, count: int | None = None, split: str = "test") -> Sample:
-        """The first `count` images of a split (all where there are fewer), on the device."""
+    def images(self, count: int | None = None, split: str = "test", spread: bool = False) -> Sample:
+        """The first `count` images of a split (all where there are fewer), on the device.
+
+        With `spread` they come evenly from all of it, for data that are ordered by class.
+        """
         source = getattr(self.splits, split)
         total = len(source) if count is None else min(count, len(source))
-        items = [readable(source.__getitem__, place, total)[:3] for place in range(total)]
+        places = evenly(total, len(source)) if spread else range(total)
+        items = [readable(source.__getitem__, place, len(source) if spread else total)[:3] for place in places]
         if not items:
             raise ValueError(f"study={self.study}: data={self.data} has no {split} images")
         images, labels, index = zip(*items, strict=True)
@@ -150,30 +156,30 @@ class Bench:
         module.load_state_dict(state)
         return freeze(module)
 
-    def purifier(self, name: str, classifier: nn.Module, autoencoder: str = "segnet_small", **options: Any):
-        """An S2SNet for this classifier (`s2snet.train_purifier` with these options), frozen; it goes on by itself."""
-        return self.stages(name, classifier, autoencoder, **options)[1]
-
-    def stages(
+    def purifier(
         self,
         name: str,
-        classifier: nn.Module,
-        autoencoder: str = "segnet_small",
+        classifier: nn.Module | None,
+        autoencoder: str | nn.Module = "segnet_small",
         count: int | None = None,
+        spread: bool = False,
         **options: Any,
-    ) -> tuple[nn.Module, nn.Module]:
-        """The autoencoder after stage 1 and the S2SNet after stage 2; on the first `count` training images, or all."""
+    ) -> nn.Module:
+        """What `s2snet.train_purifier` makes with these options, frozen; it goes on by itself where it stopped.
+
+        An S2SNet for this classifier, or with None the autoencoder after stage 1, which may be the `autoencoder` of
+        several. Trained on the first `count` training images, or as many evenly `spread`, or all.
+        """
         images = self.splits.train
         if count is not None and count < len(images):
-            images = images.only(range(count))
+            images = images.only(evenly(count, len(images)) if spread else range(count))
         facts = {"classifier": classifier, "autoencoder": autoencoder, "seed": self.seed, **options}
         key = self._key(name, {**facts, "images": images.fingerprint()})
         folder = self.folder / "parts" / f"{name}-{key[:12]}"
-        self.say(f"{self.study}: the S2SNet {name}, trained in {folder}, or found there")
+        self.say(f"{self.study}: {name}, trained in {folder}, or found there")
         on = {"device": "gpu" if self.device.type == "cuda" else "cpu", "progress": self.progress}
         made = api.train_purifier(classifier, images, autoencoder, output=folder, seed=self.seed, **(on | options))
-        begun = weights.load(folder / runs.KINDS["1"] / runs.WEIGHTS)
-        return freeze(begun).to(self.device), freeze(made).to(self.device)
+        return freeze(made).to(self.device)
 
     def leave(self, name: str, module: nn.Module, **facts: Any) -> Path:
         """Saves a purifier for `python evaluate.py defence=[NAME]` as OUTPUT/analysis/STUDY/NAME.safetensors."""
@@ -232,6 +238,11 @@ class Bench:
     def _key(self, name: str, facts: Mapping[str, Any]) -> str:
         known = {"study": self.study, "version": self.version, "name": name, "facts": _canonical(facts)}
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def evenly(count: int, total: int) -> list[int]:
+    """`count` places of `total`, from the first on and equally far apart, up to rounding."""
+    return [place * total // count for place in range(count)]
 
 
 def _canonical(value: Any) -> Any:

@@ -1,14 +1,17 @@
 """From the settings of `python analyse.py` to studies: data by name, defences from the shelf, one bench a study."""
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
-from s2snet import data
+from s2snet import data, networks
 from s2snet.analysis import STUDIES, Bench
-from s2snet.evaluation.defences import Defence
+from s2snet.evaluation.defences import Defence, shelf
 from s2snet.evaluation.from_settings import find_defences
 
 
@@ -26,11 +29,24 @@ def analyse(settings, config_yaml: str, command: str, explicit: bool, say: Calla
     def find() -> list[Defence]:
         return find_defences(settings, splits, explicit, notes, say)
 
+    def network(noted: list[str], config: Mapping[str, Any]) -> nn.Module:
+        def note(text: str) -> None:
+            noted.append(text)
+            say(f"note: {text}")
+
+        config = dict(config)
+        published = config.pop("weights", None)
+        chosen = replace(settings, classifier=config)
+        chosen.published = published
+        found = shelf(settings.weights, settings.runs, settings.data["name"])
+        return networks.find_classifier(chosen, found, note)[0]
+
     output = Path(settings.output)
     for label, options in settings.study.items():
         options = dict(options)
         name = options.pop("name", label)
         study = STUDIES[name]
+        noted: list[str] = []  # of classifiers that the study itself asked for
         bench = Bench(
             study=name,
             version=study.version,
@@ -38,6 +54,7 @@ def analyse(settings, config_yaml: str, command: str, explicit: bool, say: Calla
             splits=splits,
             folder=output / "analysis" / name,
             find=find,
+            network=partial(network, noted),
             seed=settings.seed,
             device=_device(settings.trainer.accelerator),
             progress=settings.trainer.progress,
@@ -52,7 +69,7 @@ def analyse(settings, config_yaml: str, command: str, explicit: bool, say: Calla
             "options": options,
             "classes": bench.classes,
             "defences": [{"name": d.name, "title": d.title, "files": d.files, "about": d.about} for d in used],
-            "notes": notes if used else [],
+            "notes": [*(notes if used else []), *noted],
         }
         bench.finish(claims, about)
     return output

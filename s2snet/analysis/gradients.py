@@ -54,18 +54,18 @@ def gradients(
     donors = measures.strangers(sample.labels, bench.seed)
     measures.enough(sample.labels.cpu().numpy(), folds)  # before an hour is spent on training
     base = bench.need("none")
-    trained = {
-        unpool: bench.stages(
-            f"unpool_{unpool}",
-            base.classifier,
+    trained = {}
+    for unpool in unpoolings:
+        begun = bench.purifier(
+            f"autoencoder-{unpool}",
+            None,
             autoencoder,
             count=train_images,
             options={"unpool": unpool},
             stage1={"epochs": epochs},
-            stage2={"epochs": epochs},
         )
-        for unpool in unpoolings
-    }
+        tuned = bench.purifier(f"s2snet-{unpool}", base.classifier, begun, train_images, stage2={"epochs": epochs})
+        trained[unpool] = begun, tuned
     networks = _networks(bench, trained)
     facts = {
         "networks": [[network.name, network.title, network.module] for network in networks],

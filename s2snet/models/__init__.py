@@ -14,6 +14,7 @@ from s2snet.choices import nearest
 from s2snet.models.cifar_resnet import resnet20, resnet32, resnet44, resnet56
 from s2snet.models.custom import custom
 from s2snet.models.defended import Defended, Identity, freeze
+from s2snet.models.mlp import MLP
 from s2snet.models.published import Entry, load_published
 from s2snet.models.segnet import SegNet, load_authors, segnet_small
 from s2snet.models.small_cnn import SmallCNN
@@ -23,6 +24,7 @@ from s2snet.models.vgg16 import transplant_vgg16
 
 CLASSIFIERS = {
     "small_cnn": SmallCNN,
+    "mlp": MLP,
     "resnet20": resnet20,
     "resnet32": resnet32,
     "resnet44": resnet44,

@@ -6,8 +6,9 @@ A file has TITLE, QUESTION (what is asked, in two or three sentences, with the p
 
 from types import ModuleType
 
-from s2snet.report.studies import gradients
+from s2snet.report.studies import gradients, relations
 
 STUDIES: dict[str, ModuleType] = {
     "gradients": gradients,
+    "relations": relations,
 }

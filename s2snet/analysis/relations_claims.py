@@ -1,0 +1,313 @@
+"""What the study `relations` claims, and by which rule each claim comes to its verdict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from s2snet.analysis import intervals
+from s2snet.analysis import relations_orders as orders
+from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Claim
+from s2snet.analysis.relations_orders import Tournament
+from s2snet.analysis.relations_transfer import OWN_BUDGET, Leader
+
+DEFENCE, SISTER = "arXiv 1803.07994, abstract", "arXiv 1803.08337, abstract"
+THE_PAPERS = {"alexnet", "vgg16", "resnet50", "inception_v3"}
+SURE = 0.95  # of the resamples
+
+Leaders = Mapping[str, Leader]  # by where they were found
+
+
+@dataclass(frozen=True)
+class Setting:
+    """On what it was measured."""
+
+    data: str
+    kinds: tuple[str, ...]  # architectures, in the order of the names
+    names: tuple[str, ...]
+
+    def because(self, verdict: str) -> str:
+        """For a paper's claim that fails."""
+        if verdict != FAILS:
+            return ""
+        if set(self.kinds) >= THE_PAPERS:
+            return "how the paper measured it is not known; the definition is ours"
+        return f"other networks and S2SNets than the paper's four on ImageNet: {len(self.kinds)} on {self.data}"
+
+
+def one(leaders: Leaders) -> str | None:
+    """Who leads: clear at more than half of the places, and nobody else clear at any. None where that is nobody."""
+    clear = [leader.name for leader in leaders.values() if leader.clear]
+    return clear[0] if len(set(clear)) == 1 and 2 * len(clear) > len(leaders) else None
+
+
+def contradicted(leaders: Leaders) -> bool:
+    """Whether two different networks lead clearly at two places."""
+    return len({leader.name for leader in leaders.values() if leader.clear}) > 1
+
+
+def _told(leaders: Leaders) -> str:
+    parts = []
+    for where, leader in leaders.items():
+        if where == OWN_BUDGET:
+            value, lead = leader.value.text(), leader.lead.text()
+            parts.append(
+                f"by its own budget for half of the images {leader.name} {value}, {lead} below {leader.second}"
+            )
+        else:
+            value, lead = leader.value.percent(), leader.lead
+            before = f"{100 * lead.value:.1f} points ({100 * lead.low:.1f} to {100 * lead.high:.1f})"
+            parts.append(f"at {where} {leader.name} {value}, {before} before {leader.second}")
+    text = "; ".join(parts) + "."
+    return text[0].upper() + text[1:]
+
+
+def leads(name: str, says: str, leaders: Leaders) -> Claim:
+    """Holds where `one` network leads, fails where two do at different places, is undecided else."""
+    verdict = HOLDS if one(leaders) else FAILS if contradicted(leaders) else UNDECIDED
+    return Claim(name, says, "ours", _told(leaders), verdict)
+
+
+def leads_by_name(name: str, says: str, leaders: Leaders, network: str, setting: Setting) -> Claim:
+    """Holds where that network is the `one`, fails where another is, or where several lead clearly."""
+    found = one(leaders)
+    verdict = HOLDS if found == network else FAILS if found or contradicted(leaders) else UNDECIDED
+    return Claim(name, says, DEFENCE, _told(leaders), verdict, setting.because(verdict))
+
+
+def of_transfer(leaders: Mapping[str, Leaders], fooled: Mapping[float, np.ndarray], setting: Setting) -> list[Claim]:
+    """Who is easiest to fool, whose perturbations travel furthest, and the control that both rest on."""
+    easiest, furthest = leaders["easiest"], leaders["furthest"]
+    found = [
+        own_examples_fool_most(fooled, setting.names),
+        leads(
+            "easiest",
+            "One classifier is the easiest to fool, at each level of normalised L2 by the others' examples and by the "
+            "smallest budget for half of the images by its own; it is distinguishable from the second.",
+            easiest,
+        ),
+        leads(
+            "furthest",
+            "One classifier's perturbations travel furthest at each level, distinguishable from the second's.",
+            furthest,
+        ),
+    ]
+    for kind, claim, says, places in (
+        ("vgg16", "vgg16_easiest", "VGG16 is the easiest to fool.", easiest),
+        ("resnet50", "resnet50_furthest", "ResNet50's perturbations are the most transferable.", furthest),
+    ):
+        if kind in setting.kinds:
+            named = setting.names[setting.kinds.index(kind)]
+            found.append(leads_by_name(claim, says, places, named, setting))
+    return [*found, two_are_different(easiest, furthest, setting)]
+
+
+def two_are_different(easiest: Leaders, furthest: Leaders, setting: Setting) -> Claim:
+    """Holds where both have `one` leader and these differ, fails where they are the same, is undecided else."""
+    weak, strong = one(easiest), one(furthest)
+    verdict = UNDECIDED if weak is None or strong is None else FAILS if weak == strong else HOLDS
+    nobody = "nobody clearly"
+    return Claim(
+        "different",
+        "Who is easiest to fool is not who fools the others best (in the paper VGG16 and ResNet50).",
+        DEFENCE,
+        f"Easiest to fool: {weak or nobody}. Perturbations that travel furthest: {strong or nobody}.",
+        verdict,
+        setting.because(verdict),
+    )
+
+
+def own_examples_fool_most(fooled: Mapping[float, np.ndarray], names: Sequence[str]) -> Claim:
+    """A control of the attack: fails where another's examples fool a judge more than its own, clearly."""
+    gaps = {
+        (level, names[j], names[i]): intervals.mean(matrix[j, j].astype(float) - matrix[i, j])
+        for level, matrix in fooled.items()
+        for j in range(len(names))
+        for i in range(len(names))
+        if i != j
+    }
+    level, judge, source = min(gaps, key=lambda key: gaps[key].value)
+    least = gaps[level, judge, source]
+    against = [key for key, gap in gaps.items() if gap.high < 0]
+    verdict = FAILS if against else HOLDS if least.value >= 0 else UNDECIDED
+    return Claim(
+        "own_first",
+        "No classifier falls more to another's examples than to its own: the attack finds what there is.",
+        "ours",
+        f"Of {len(gaps)} pairs and levels {len(against)} are against it. The least gap, for {judge} at {level:g}: "
+        f"{least.percent()} more of its own examples fool it than of {source}'s.",
+        verdict,
+    )
+
+
+def of_defended(
+    leaders: Mapping[str, Leaders],
+    bare: Mapping[float, np.ndarray],
+    purified: Mapping[float, np.ndarray],
+    setting: Setting,
+) -> list[Claim]:
+    """What an S2SNet in front of each judge changes, over images that are right with and without it."""
+    n = next(iter(bare.values())).shape[2]
+    if "easiest_behind" not in leaders:
+        too_few = f"Only {n} images are right with and without all S2SNets."
+        return [Claim("defended", _DEFENDED, DEFENCE, too_few, UNDECIDED, setting.because(UNDECIDED))]
+    others = ~np.eye(len(setting.names), dtype=bool)
+    parts, drops = [], []
+    for level in bare:
+        own = intervals.mean(np.einsum("iin->in", bare[level].astype(float) - purified[level]).mean(axis=0))
+        across = intervals.mean((bare[level].astype(float) - purified[level])[others].mean(axis=0))
+        before = [
+            100 * matrix[level].mean(axis=2)[mask].mean() for matrix in (bare, purified) for mask in (~others, others)
+        ]
+        parts.append(
+            f"at {level:g} own examples {before[0]:.1f} % to {before[2]:.1f} %, {_points(own)} fewer; the others' "
+            f"{before[1]:.1f} % to {before[3]:.1f} %, {_points(across)} fewer"
+        )
+        drops += [own, across]
+    verdict = HOLDS if all(drop.low > 0 for drop in drops) else FAILS if any(d.high < 0 for d in drops) else UNDECIDED
+    found = "; ".join(parts) + f" (n = {n})."
+    return [
+        Claim("defended", _DEFENDED, DEFENCE, found[0].upper() + found[1:], verdict, setting.because(verdict)),
+        leads(
+            "easiest_behind",
+            "Also behind their S2SNets one is the easiest to fool by the others' examples.",
+            leaders["easiest_behind"],
+        ),
+        leads(
+            "furthest_behind",
+            "Also against judges behind their S2SNets one classifier's perturbations travel furthest.",
+            leaders["furthest_behind"],
+        ),
+    ]
+
+
+_DEFENDED = (
+    "An S2SNet in front of the judge takes effect from examples made without it, from its own classifier's (gray box) "
+    "and from the others', at each level."
+)
+
+
+def _points(drop: intervals.Estimate) -> str:
+    return f"{100 * drop.value:.1f} points ({100 * drop.low:.1f} to {100 * drop.high:.1f})"
+
+
+def of_orders(
+    names: Sequence[str],
+    correct: np.ndarray,
+    own: np.ndarray,
+    sizes: np.ndarray,
+    information: np.ndarray,
+    tournaments: Mapping[str, Tournament],
+    setting: Setting,
+    seed: int = 0,
+) -> list[Claim]:
+    """Whether the cross matrix [signal, reader, n] is an order, and what the order goes with."""
+    plain = tournaments["plain"]
+    accuracy = orders.along(plain.resamples, orders.resampled(own.astype(float), seed))
+    size = orders.along(plain.resamples, sizes.astype(float))
+    follows = {"accuracy": float((accuracy != 0).mean()), "size": float((size != 0).mean())}
+    neither = _sure(1 - max(follows.values())) if plain.share >= SURE else UNDECIDED
+    nmi = orders.along(plain.resamples, orders.resampled(information, seed))
+    agrees = float((nmi != 0).mean())
+    verdict = _sure(agrees) if plain.share >= SURE else UNDECIDED
+    no_order = "" if plain.share >= SURE else " There is no sure order to compare with."
+    means = sorted(zip(names, information, strict=True), key=lambda pair: -pair[1].mean())
+    shares = ", ".join(f"{name} {intervals.mean(row).text()}" for name, row in means)
+    return [
+        own_signal_read_best(correct, names),
+        is_order("order", _ORDER, plain, correct.shape[2], setting),
+        is_order("order_relative", _RELATIVE, tournaments["relative"], correct.shape[2], setting),
+        beyond_chance(plain, len(names)),
+        Claim(
+            "neither",
+            "The order follows neither accuracy nor size.",
+            SISTER,
+            f"It is that of the accuracies, or its reverse, in {100 * follows['accuracy']:.1f} % and that of the sizes "
+            f"in {100 * follows['size']:.1f} % of {len(plain.resamples)} resamples (n = {correct.shape[2]}).{no_order}",
+            neither,
+            setting.because(neither),
+        ),
+        Claim(
+            "information",
+            "The mutual information between an image and what the S2SNets show puts them in the same order.",
+            SISTER,
+            f"{shares}. The order of these, or its reverse, is the cross matrix's in {100 * agrees:.1f} % of "
+            f"{len(plain.resamples)} resamples.{no_order}",
+            verdict,
+            setting.because(verdict),
+        ),
+    ]
+
+
+_ORDER = (
+    "Who reads whose signal is a total order: of every two classifiers one reads the other's S2SNet better than it is "
+    "read, and no three go in a circle."
+)
+_RELATIVE = (
+    "It is one also where a reader's accuracy counts against its accuracy on its own S2SNet, so that a good classifier "
+    "does not come first for being good."
+)
+
+
+def is_order(name: str, says: str, found: Tournament, n: int, setting: Setting) -> Claim:
+    """Holds where 95 % of the bootstrap resamples are total orders, fails where 5 % are; undecided else."""
+    verdict = _sure(found.share)
+    count = len(setting.names)
+    return Claim(
+        name,
+        says,
+        SISTER if name == "order" else "ours",
+        f"{found.text}; {found.triads:g} circular triads, Kendall's coefficient of consistence {found.consistence:.2f} "
+        f"(n = {n}). {100 * found.share:.1f} % of {len(found.resamples)} resamples are total orders; "
+        f"{100 * found.chance:.1f} % of all tournaments of {count} have no more circular triads.",
+        verdict,
+        setting.because(verdict) if name == "order" else "",
+    )
+
+
+def beyond_chance(found: Tournament, count: int) -> Claim:
+    """Holds where at most 5 % of random tournaments are as transitive as it is in 95 % of the resamples.
+
+    Fails where half of them are as transitive as it is itself although a more transitive one is possible.
+    """
+    drawn, often = np.unique(found.resamples, axis=0, return_counts=True)
+    rare = np.array([orders.chance(won) <= 1 - SURE for won in drawn])
+    unlikely = float(often[rare].sum() / often.sum())
+    least = orders.by_chance(count)[0.0]
+    verdict = HOLDS if unlikely >= SURE else FAILS if found.chance >= 0.5 and found.triads > 0 else UNDECIDED
+    small = f" An order of {count} is too likely by chance for this test." if least > 1 - SURE else ""
+    return Claim(
+        "beyond_chance",
+        "Who reads whose signal is more transitive than a tournament whose outcomes are drawn by lot.",
+        "ours",
+        f"{100 * found.chance:.1f} % of all tournaments of {count} have as few circular triads, {100 * least:.1f} % "
+        f"have none; in {100 * unlikely:.1f} % of the resamples at most 5 % have as few.{small}",
+        verdict,
+    )
+
+
+def _sure(share: float) -> str:
+    return HOLDS if share >= SURE else FAILS if share <= 1 - SURE else UNDECIDED
+
+
+def own_signal_read_best(correct: np.ndarray, names: Sequence[str]) -> Claim:
+    """Holds where every reader is clearly better on its own signal than on each other one, fails where one is worse."""
+    gaps = {
+        (names[j], names[i]): intervals.mean(correct[j, j].astype(float) - correct[i, j])
+        for j in range(len(names))
+        for i in range(len(names))
+        if i != j
+    }
+    clear = sum(gap.low > 0 for gap in gaps.values())
+    against = [key for key, gap in gaps.items() if gap.high < 0]
+    reader, signal = min(gaps, key=lambda key: gaps[key].value)
+    least = gaps[reader, signal]
+    verdict = FAILS if against else HOLDS if clear == len(gaps) else UNDECIDED
+    return Claim(
+        "own_signal",
+        "Each classifier reads its own S2SNet better than any other's: what the decoder learned is its classifier's.",
+        "ours",
+        f"Clearly so for {clear} of {len(gaps)} pairs, clearly not for {len(against)}. The least gap: {reader} reads "
+        f"its own {_points(least)} better than {signal}'s (n = {least.n}).",
+        verdict,
+    )

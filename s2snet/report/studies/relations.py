@@ -1,0 +1,157 @@
+"""How the study `relations` is shown: matrices with numbers, leads over the levels, information against reading."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from s2snet.report.figures.curves import label_ends, percent_axis, room
+from s2snet.report.palette import LIGHT, MARKERS, colour
+from s2snet.report.studies.figure import Figure
+from s2snet.report.svg import GROUND, INK
+
+TITLE = "Classifiers among each other"
+QUESTION = (
+    "Which classifier falls most easily to perturbations made on others, and whose perturbations travel furthest, all "
+    "of the same normalised L2 (arXiv 1803.07994)? And can one classifier read the image that another one's S2SNet "
+    "shows: does that put them in an order (arXiv 1803.08337)?"
+)
+Rows = list[dict[str, Any]]
+AT = {"bare": "Judges as they are", "S2SNet": "Judges behind their own S2SNets"}
+
+
+def figures(tables: Mapping[str, Rows]) -> list[Figure]:
+    """The two transfer matrices of the middle level, who falls and who fools over the levels, the cross matrix."""
+    names = [row["network"] for row in tables["networks"]]
+    transfer, cross = tables["transfer"], tables["cross"]
+    levels = sorted({row["level"] for row in transfer})
+    middle = levels[len(levels) // 2]
+    drawn = []
+    for judges, title in AT.items():
+        rows = [row for row in transfer if (row["judges"], row["level"]) == (judges, middle)]
+        if rows:
+            cells = {(row["source"], row["judge"]): row["fooled"] for row in rows}
+            caption = (
+                f"Share of {rows[0]['n']} images fooled at normalised L2 {middle:g}. Rows: whose gradients made the "
+                "example; columns: who judges it."
+            )
+            drawn.append(_matrix(f"transfer-{judges.lower()}", title, names, cells, caption, "made on", "judged by"))
+    bare = [row for row in transfer if row["judges"] == "bare"]
+    for name, title, key, caption in (
+        ("easiest", "Who falls to the others' examples", "judge", "Mean over the other sources: a column."),
+        ("furthest", "Whose examples fool the others", "source", "Mean over the other judges: a row."),
+    ):
+        draw = partial(_lines, names=names, points=_means(bare, key, names, levels), levels=levels)
+        drawn.append(Figure(name, title, draw, caption, right=room(dict(zip(names, names, strict=True)))))
+    cells = {(row["signal"], row["reader"]): row["accuracy"] for row in cross}
+    least = min(cells.values())
+    caption = (
+        f"Accuracy on {cross[0]['n']} images. Rows: whose S2SNet shows the image; columns: who reads it. The shade "
+        f"begins at the least, {100 * least:.1f} %."
+    )
+    drawn.append(_matrix("cross", "Who reads whose signal", names, cells, caption, "shown by", "read by", least, 1))
+    return [*drawn, _information(names, tables["networks"], cross)]
+
+
+def _means(rows: Rows, key: str, names: list[str], levels: list[float]) -> dict[str, list[float]]:
+    """{network: percent per level} over the cells of that column or row, its own cell left out."""
+    found = {}
+    for name in names:
+        found[name] = []
+        for level in levels:
+            at = [r["fooled"] for r in rows if r["level"] == level and r[key] == name and r["source"] != r["judge"]]
+            found[name].append(100 * sum(at) / len(at))
+    return found
+
+
+def _lines(axes: Axes, names: list[str], points: dict[str, list[float]], levels: list[float]) -> None:
+    ends = []
+    for slot, name in enumerate(names):
+        tint, mark = LIGHT[colour(slot)], MARKERS[slot % len(MARKERS)]
+        axes.plot(levels, points[name], color=tint, linewidth=1.6, marker=mark, markersize=4, clip_on=False)
+        ends.append((points[name][-1], name, tint))
+    axes.set_xticks(levels, [f"{level:g}" for level in levels])
+    axes.set_xlabel("normalised L\u2082")
+    percent_axis(axes)
+    label_ends(axes, ends)
+
+
+def _matrix(
+    name: str,
+    title: str,
+    names: list[str],
+    cells: dict[tuple[str, str], float],
+    caption: str,
+    down: str,
+    across: str,
+    low: float = 0.0,
+    digits: int = 0,
+) -> Figure:
+    draw: Callable[[Axes], None] = partial(
+        _draw_matrix, names=names, cells=cells, down=down, across=across, low=low, digits=digits
+    )
+    return Figure(name, title, draw, caption, width=4.6, height=0.9 + 0.45 * len(names))
+
+
+def _draw_matrix(
+    axes: Axes, names: list[str], cells: dict[tuple[str, str], float], down: str, across: str, low: float, digits: int
+) -> None:
+    """Cells with their percent, darker for more, the diagonal framed; names to the left and above."""
+    count = len(names)
+    longest = max(map(len, names))
+    left = min(0.12 + 0.018 * longest, 0.4)
+    axes.set_position((left, 0.03, 0.98 - left, 0.97 - 0.62 / (0.9 + 0.45 * count)))
+    for i, row in enumerate(names):
+        for j, column in enumerate(names):
+            value = cells[row, column]
+            shade = (value - low) / (1 - low) if low < 1 else 1
+            axes.add_patch(Rectangle((j, i), 1, 1, facecolor=LIGHT[1], alpha=0.04 + 0.72 * shade, linewidth=0))
+            tint = GROUND if shade > 0.62 else INK
+            axes.text(j + 0.5, i + 0.5, f"{100 * value:.{digits}f}", ha="center", va="center", color=tint, fontsize=9)
+        axes.add_patch(Rectangle((i + 0.03, i + 0.03), 0.94, 0.94, fill=False, edgecolor=INK, linewidth=0.9))
+    axes.set_xlim(0, count)
+    axes.set_ylim(count, 0)
+    places = [place + 0.5 for place in range(count)]
+    axes.set_yticks(places, names)
+    axes.set_xticks(places, [_wrapped(name) for name in names])
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel(f"{across} \u2192", loc="right")
+    axes.set_ylabel(f"\u2190 {down}", loc="top")
+    axes.tick_params(length=0, labelsize=8.5)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _wrapped(name: str) -> str:
+    """A name in lines, a word each."""
+    return name.replace(" ", "\n").replace("_", "_\n")
+
+
+def _information(names: list[str], networks: Rows, cross: Rows) -> Figure:
+    def draw(axes: Axes) -> None:
+        for slot, row in enumerate(networks):
+            others = [r["accuracy"] for r in cross if r["signal"] == row["network"] != r["reader"]]
+            x, y = row["nmi"], 100 * sum(others) / len(others)
+            tint, mark = LIGHT[colour(slot)], MARKERS[slot % len(MARKERS)]
+            axes.plot([row["nmi_low"], row["nmi_high"]], [y, y], color=tint, linewidth=1.2)
+            axes.plot([x], [y], color=tint, marker=mark, markersize=6, linestyle="none")
+            axes.annotate(row["network"], (x, y), xytext=(6, 5), textcoords="offset points", color=tint, fontsize=9)
+        axes.margins(x=0.18, y=0.15)
+        axes.set_xlabel("mutual information with the image, normalised")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %" if value == round(value) else f"{value:.1f} %")
+        axes.grid(axis="y", linewidth=0.6)
+        axes.set_axisbelow(True)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+
+    return Figure(
+        "information",
+        "What an S2SNet keeps, and how well the others read it",
+        draw,
+        "Across: the mutual information of image and S2SNet's picture, with its 95 % interval. Upwards: the mean "
+        "accuracy of the other classifiers on these pictures.",
+    )
