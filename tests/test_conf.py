@@ -108,6 +108,15 @@ def test_an_attacks_file_has_its_options_and_defaults(name):
     assert given == {key: parameter.default for key, parameter in parameters.items() if key not in _GIVEN}
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_studys_file_has_its_options_and_defaults(name):
+    given = OmegaConf.to_container(OmegaConf.load(conf_dir() / "study" / f"{name}.yaml"))
+    assert given.pop("name") == name
+    parameters = list(inspect.signature(STUDIES[name]).parameters.values())[1:]  # the bench is the first
+    defaults = {option.name: option.default for option in parameters}
+    assert given == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
+
+
 @pytest.mark.parametrize("group, registry", [("classifier", models.CLASSIFIERS), ("autoencoder", models.AUTOENCODERS)])
 def test_a_networks_file_has_all_its_options(group, registry):
     for name, network in registry.items():

@@ -62,8 +62,8 @@ def of_errors(
         *_adversarial(pick, eps, intervals.mean(clean.cpu().numpy())),
         *_noise(pick),
         _transfer(pick),
-        _alpha(rows, eps, alpha),
-        *_stopping(curves, len(test.labels)),
+        *_alpha(rows, eps, alpha),
+        _stopping(curves, len(bench.splits.test)),
         *_agreement(agreement, len(bench.classes)),
         _ensemble(pick),
     ]
@@ -177,23 +177,28 @@ def _transfer(pick) -> Claim:
     )
 
 
-def _alpha(rows: list[dict], eps: float, alpha: float) -> Claim:
+def _alpha(rows: list[dict], eps: float, alpha: float) -> list[Claim]:
+    """Nothing where no other alpha was trained."""
     names = {"adversarial": alpha} | {
         row["net"]: float(row["net"].split()[1]) for row in rows if row["net"].startswith("alpha ")
     }
     found = {value: estimate(find(rows, name, name, eps, False)) for name, value in names.items()}
+    if len(found) == 1:
+        return []
     best = min(found.values(), key=lambda each: each.value)
     text = "; ".join(f"alpha {value:g} {found[value].percent()}" for value in sorted(found))
-    return Claim(
-        "alpha",
-        f"alpha = {alpha:g} works about as well as the others (FGSM error within {100 * NEAR:g} points of the best).",
-        f"{PAPER}, section 6: 0.5 was a first guess that worked well enough",
-        text,
-        _decide(found[alpha].high <= best.low + NEAR, found[alpha].low > best.high + NEAR),
-    )
+    return [
+        Claim(
+            "alpha",
+            f"alpha = {alpha:g} works about as well as the others (FGSM error within {100 * NEAR:g} points of the best).",
+            f"{PAPER}, section 6: 0.5 was a first guess that worked well enough",
+            text,
+            _decide(found[alpha].high <= best.low + NEAR, found[alpha].low > best.high + NEAR),
+        )
+    ]
 
 
-def _stopping(curves: list[dict], count: int) -> list[Claim]:
+def _stopping(curves: list[dict], count: int) -> Claim:
     """Errors on the watched test images at the epochs that either validation error would choose."""
     curve = [row for row in curves if row["net"] == "adversarial"]
     chosen = {name: min(curve, key=lambda row: row[name]) for name in ("validation", "adversarial_validation")}
@@ -201,18 +206,16 @@ def _stopping(curves: list[dict], count: int) -> list[Claim]:
     at = {name: intervals.share(round(row["adversarial_test"] * n), n) for name, row in chosen.items()}
     by_clean, by_hard = at["validation"], at["adversarial_validation"]
     epochs = [chosen[name]["epoch"] for name in ("validation", "adversarial_validation")]
-    return [
-        Claim(
-            "early stopping on adversarial error",
-            "Under adversarial training, stopping at the least adversarial validation error leaves less FGSM error "
-            "than stopping at the least clean validation error.",
-            f"{PAPER}, section 6",
-            f"stopping by clean error at epoch {epochs[0]}: {by_clean.percent()}; by adversarial error at epoch "
-            f"{epochs[1]} of {len(curve)}: {by_hard.percent()}",
-            _decide(by_hard.high < by_clean.low, by_hard.low > by_clean.high),
-            "" if by_hard.high < by_clean.low else f"{len(curve)} epochs; the paper waits for a hundred without gain",
-        )
-    ]
+    return Claim(
+        "early stopping on adversarial error",
+        "Under adversarial training, stopping at the least adversarial validation error leaves less FGSM error than "
+        "stopping at the least clean validation error.",
+        f"{PAPER}, section 6",
+        f"stopping by clean error at epoch {epochs[0]}: {by_clean.percent()}; by adversarial error at epoch "
+        f"{epochs[1]} of {len(curve)}: {by_hard.percent()}",
+        _decide(by_hard.high < by_clean.low, by_hard.low > by_clean.high),
+        "" if by_hard.high < by_clean.low else f"{len(curve)} epochs; the paper waits for a hundred without gain",
+    )
 
 
 def _agreement(rows: list[dict], classes: int) -> list[Claim]:

@@ -43,7 +43,7 @@ def of_paper(bench: Bench, eps: float, epochs: int, members: int, within: float)
 
     Reads the tables that the other parts of the study have made.
     """
-    ours = beside(bench.tables, eps)
+    ours = beside(bench.tables, eps, min(len(bench.splits.train), WATCHED))
 
     def rows():
         for key, figure in paper.FIGURES.items():
@@ -71,8 +71,11 @@ def of_paper(bench: Bench, eps: float, epochs: int, members: int, within: float)
     ]
 
 
-def beside(tables: dict[str, list[dict]], eps: float) -> dict[str, tuple[Estimate, Estimate | None]]:
-    """What stands beside each figure: our estimate, and the one under a clipped step where that is measured."""
+def beside(tables: dict[str, list[dict]], eps: float, watched: int) -> dict[str, tuple[Estimate, Estimate | None]]:
+    """What stands beside each figure: our estimate, and the one under a clipped step where that is measured.
+
+    `watched` training images are behind the curve of training errors.
+    """
     found: dict[str, tuple[Estimate, Estimate | None]] = {}
     for key, (net, source, attacked, measure) in IN_ERRORS.items():
         both = [find(tables["errors"], net, source, eps if attacked else 0.0, clipped) for clipped in (False, True)]
@@ -91,5 +94,5 @@ def beside(tables: dict[str, list[dict]], eps: float) -> dict[str, tuple[Estimat
     found["logistic clean"] = estimate(logistic["none"]), None
     found["logistic"] = estimate(logistic["fgsm"]), estimate(logistic["fgsm clipped"])
     decayed = [row["train"] for row in tables["curves"] if row["net"] == "l1"]
-    found["l1"] = share(round(min(decayed) * WATCHED), WATCHED), None
+    found["l1"] = share(round(min(decayed) * watched), watched), None
     return found
