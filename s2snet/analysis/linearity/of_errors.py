@@ -190,7 +190,7 @@ def _alpha(rows: list[dict], eps: float, alpha: float) -> list[Claim]:
     return [
         Claim(
             "alpha",
-            f"alpha = {alpha:g} works about as well as the others (FGSM error within {100 * NEAR:g} points of the best).",
+            f"alpha = {alpha:g} works about as well as others (FGSM error within {100 * NEAR:g} points of the best).",
             f"{PAPER}, section 6: 0.5 was a first guess that worked well enough",
             text,
             _decide(found[alpha].high <= best.low + NEAR, found[alpha].low > best.high + NEAR),
