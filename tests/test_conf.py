@@ -1,6 +1,7 @@
 """Every YAML of conf/ composes, and the names there are the names in the code."""
 
 import inspect
+import json
 
 import pytest
 from omegaconf import OmegaConf
@@ -58,6 +59,8 @@ def test_every_choice_of_every_group_composes(group, choice):
             words = [f"recipe@recipes.{choice}={choice}", f"stage={choice.removeprefix('stage')}"]
         else:
             words = [f"{group}=[{choice}]" if group in LISTS else f"{group}={choice}"]
+        if script == "analyse" and choice == "ddp_cpu":  # a study runs in one process
+            continue
         if script == "analyse" and group != "study":
             words.append("study=[gradients]")
         settings = checked(script, *words)
@@ -110,11 +113,13 @@ def test_an_attacks_file_has_its_options_and_defaults(name):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_studys_file_has_its_options_and_defaults(name):
-    given = OmegaConf.to_container(OmegaConf.load(conf_dir() / "study" / f"{name}.yaml"))
+    path = conf_dir() / "study" / f"{name}.yaml"
+    assert path.read_text().startswith(f"# @package study.{name}\n")
+    given = OmegaConf.to_container(OmegaConf.load(path))
     assert given.pop("name") == name
-    parameters = list(inspect.signature(STUDIES[name]).parameters.values())[1:]  # the bench is the first
-    defaults = {option.name: option.default for option in parameters}
-    assert given == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
+    parameters = inspect.signature(STUDIES[name]).parameters
+    defaults = {key: parameter.default for key, parameter in parameters.items() if key != "bench"}
+    assert given == json.loads(json.dumps(defaults))  # a tuple is a list in YAML
 
 
 @pytest.mark.parametrize("group, registry", [("classifier", models.CLASSIFIERS), ("autoencoder", models.AUTOENCODERS)])

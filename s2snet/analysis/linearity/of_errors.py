@@ -1,25 +1,28 @@
-"""What is claimed of errors under FGSM: linear nets fall, adversarial training helps, noise does not, models agree."""
+"""Errors under FGSM as tables, and what is claimed of them: linear nets fall, models agree, ensembles do not help."""
 
 from collections.abc import Iterator
 
 from s2snet.analysis import intervals
-from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Bench, Claim, Sample
+from s2snet.analysis.bench import Bench, Claim, Sample
 from s2snet.analysis.intervals import Estimate
+from s2snet.analysis.linearity import of_training
 from s2snet.analysis.linearity.attacked import Ensemble, agreements, crafted, judged
 from s2snet.analysis.linearity.nets import Net
 from s2snet.analysis.linearity.paper import PAPER
+from s2snet.analysis.linearity.reading import NEAR, decide, estimate, find
 from s2snet.analysis.linearity.steps import errors
-from s2snet.analysis.linearity.training import CURVE, WATCHED, Trained
+from s2snet.analysis.linearity.training import CURVE, Trained
+from s2snet.attacks import pgd
 
 SWEPT = ("softmax", "maxout", "adversarial", "signs", "uniform", "rbf", "tanh")  # over radii too
 COMPARED = ("maxout", "softmax", "rbf")  # in their wrong classes
-NEAR = 0.05  # of alpha and of ensembles: a share that counts as the same
+PGD_IMAGES, PGD_STEPS = 500, 40  # of the check that one step is not all
 
 
 def of_errors(
     bench: Bench, trained: dict[str, Trained], test: Sample, eps: float, radii: list[float], alpha: float
 ) -> list[Claim]:
-    """Tables `errors` (net x maker of the images x eps), `curves` (over epochs), `agreement`, and their claims."""
+    """Tables `errors` (net x maker of the images x eps), `curves`, `alpha`, `many_steps`, `agreement`; claims."""
     nets: dict[str, Net] = {name: each.net for name, each in trained.items()}
     members = [name for name in nets if name == "maxout" or name.startswith("member ")]
     nets["ensemble"] = Ensemble([nets[name] for name in members]).eval()
@@ -49,6 +52,10 @@ def of_errors(
         pair = {"source": nets[source], "judge": nets[judge], "names": [source, judge]}
         rows += bench.rows("errors", lambda pair=(source, judge): across(*pair), **pair, **facts)
     curves = bench.rows("curves", lambda: _curves(trained), nets=trained)
+    by_alpha = _by_alpha(rows, list(trained), eps, alpha)
+    alphas = bench.rows("alpha", lambda: by_alpha, rows=by_alpha)
+    both = {name: nets[name] for name in ("maxout", "adversarial")}
+    many = bench.rows("many_steps", lambda: _many_steps(both, test, eps), nets=both, **facts)
     agreement = bench.rows("agreement", same, nets={name: nets[name] for name in COMPARED}, **facts)
 
     def pick(judge: str, radius: float = eps, source: str | None = None) -> Estimate:
@@ -59,27 +66,15 @@ def of_errors(
     return [
         _fragile(pick, eps),
         _rbf(rows, eps),
-        *_adversarial(pick, eps, intervals.mean(clean.cpu().numpy())),
-        *_noise(pick),
-        _transfer(pick),
-        *_alpha(rows, eps, alpha),
-        _stopping(curves, len(bench.splits.test)),
+        *of_training.adversarial(pick, eps, intervals.mean(clean.cpu().numpy())),
+        *of_training.noise(pick),
+        of_training.transfer(pick),
+        of_training.one_step_is_all(many, eps),
+        *of_training.share_of_clean(alphas, alpha),
+        of_training.stopping(curves, len(bench.splits.test)),
         *_agreement(agreement, len(bench.classes)),
         _ensemble(pick),
     ]
-
-
-def find(rows: list[dict], judge: str, source: str, eps: float, clipped: bool) -> dict:
-    """The row of `errors` on that net, of images made against `source`."""
-    wanted = (judge, source, eps, clipped if eps else False)
-    return next(row for row in rows if (row["net"], row["made_on"], row["eps"], row["clipped"]) == wanted)
-
-
-def estimate(row: dict, of: str = "error") -> Estimate:
-    """A row's `error`, `confidence` or `confidence_mistakes` with its interval."""
-    ends = ("low", "high") if of == "error" else (f"{of}_low", f"{of}_high")
-    count = row["n"] if of != "confidence_mistakes" else round(row["n"] * row["error"])
-    return Estimate(row[of], row[ends[0]], row[ends[1]], count)
 
 
 def _row(judge: str, source: str, eps: float, clipped: bool) -> dict:
@@ -92,10 +87,6 @@ def _curves(trained: dict[str, Trained]) -> Iterator[dict]:
             yield {"net": name, "epoch": epoch} | dict(zip(CURVE, line, strict=True))
 
 
-def _decide(holds: bool, fails: bool) -> str:
-    return HOLDS if holds else FAILS if fails else UNDECIDED
-
-
 def _fragile(pick, eps: float) -> Claim:
     softmax, maxout = pick("softmax"), pick("maxout")
     return Claim(
@@ -104,7 +95,7 @@ def _fragile(pick, eps: float) -> Claim:
         f"{PAPER}, section 4",
         f"softmax {softmax.percent()} (clean {pick('softmax', 0.0).percent()}), maxout {maxout.percent()} (clean "
         f"{pick('maxout', 0.0).percent()})",
-        _decide(min(softmax.low, maxout.low) > 0.5, min(softmax.high, maxout.high) < 0.5),
+        decide(min(softmax.low, maxout.low) > 0.5, min(softmax.high, maxout.high) < 0.5),
     )
 
 
@@ -119,103 +110,33 @@ def _rbf(rows: list[dict], eps: float) -> Claim:
         f"{PAPER}, section 7",
         f"confidence on mistakes: RBF {said[0]}, maxout {said[1]}; errors {estimate(rbf).percent()} and "
         f"{estimate(maxout).percent()}",
-        _decide(known and unsure[0].high < unsure[1].low, known and unsure[0].low > unsure[1].high),
+        decide(known and unsure[0].high < unsure[1].low, known and unsure[0].low > unsure[1].high),
     )
 
 
-def _adversarial(pick, eps: float, clean: Estimate) -> list[Claim]:
-    plain, hard = pick("maxout"), pick("adversarial")
-    return [
-        Claim(
-            "adversarial training helps",
-            f"Adversarial training (alpha 0.5) more than halves maxout's error under one step of eps = {eps:g}.",
-            f"{PAPER}, section 6",
-            f"from {plain.percent()} to {hard.percent()}",
-            _decide(hard.high < plain.low / 2, hard.low > plain.high / 2),
-        ),
-        Claim(
-            "adversarial training regularises",
-            "Adversarial training lowers maxout's clean error too.",
-            f"{PAPER}, section 6",
-            f"difference of clean errors, image by image: {clean.percent()}",
-            _decide(clean.high < 0, clean.low > 0),
-            "" if clean.high < 0 else "as many epochs for both, too few for the adversarial net to converge",
-        ),
-    ]
-
-
-def _noise(pick) -> list[Claim]:
-    plain, hard = pick("maxout"), pick("adversarial")
-    claims = []
-    for kind, what in (("signs", "±eps added to each pixel"), ("uniform", "U(-eps, eps)")):
-        noisy = pick(kind)
-        least, most = (plain.low - noisy.high) / (plain.high - hard.low), (plain.high - noisy.low)
-        most = most / (plain.low - hard.high) if plain.low > hard.high else float("inf")
-        share = (plain.value - noisy.value) / (plain.value - hard.value) if plain.value != hard.value else float("nan")
-        claims.append(
-            Claim(
-                f"noise is no substitute: {kind}",
-                f"Training on noise, {what}, takes off less than a quarter of the FGSM error that adversarial training "
-                "does.",
-                f"{PAPER}, section 6; the quarter is ours",
-                f"error {noisy.percent()}, beside {plain.percent()} without and {hard.percent()} with adversarial "
-                f"training: {100 * share:.0f} % of the gain ({100 * least:.0f} to {100 * most:.0f})",
-                _decide(plain.low > hard.high and most < 0.25, plain.low > hard.high and least > 0.25),
-            )
+def _many_steps(nets: dict[str, Net], test: Sample, eps: float) -> Iterator[dict]:
+    """One step, clipped, and PGD within the same ball and [0, 1], on the first images."""
+    images, labels = test.images[:PGD_IMAGES], test.labels[:PGD_IMAGES]
+    for name, net in nets.items():
+        yield {"net": name, "attack": "one step"} | judged(net, crafted(net, images, labels, eps, False), labels)
+        yield {"net": name, "attack": "one step, clipped"} | judged(
+            net, crafted(net, images, labels, eps, True), labels
         )
-    return claims
+        found = pgd(net, images, labels, eps=eps, norm="linf", steps=PGD_STEPS)
+        yield {"net": name, "attack": f"PGD-{PGD_STEPS}"} | judged(net, found, labels)
 
 
-def _transfer(pick) -> Claim:
-    to_new, to_old = pick("adversarial", source="maxout"), pick("maxout", source="adversarial")
-    return Claim(
-        "transfer to and from the adversarially trained net",
-        "The adversarially trained net errs less on the plain net's FGSM images than the plain net on its.",
-        f"{PAPER}, section 6",
-        f"plain to adversarially trained {to_new.percent()}, back {to_old.percent()}",
-        _decide(to_new.high < to_old.low, to_new.low > to_old.high),
-    )
-
-
-def _alpha(rows: list[dict], eps: float, alpha: float) -> list[Claim]:
-    """Nothing where no other alpha was trained."""
-    names = {"adversarial": alpha} | {
-        row["net"]: float(row["net"].split()[1]) for row in rows if row["net"].startswith("alpha ")
-    }
-    found = {value: estimate(find(rows, name, name, eps, False)) for name, value in names.items()}
-    if len(found) == 1:
-        return []
-    best = min(found.values(), key=lambda each: each.value)
-    text = "; ".join(f"alpha {value:g} {found[value].percent()}" for value in sorted(found))
-    return [
-        Claim(
-            "alpha",
-            f"alpha = {alpha:g} works about as well as others (FGSM error within {100 * NEAR:g} points of the best).",
-            f"{PAPER}, section 6: 0.5 was a first guess that worked well enough",
-            text,
-            _decide(found[alpha].high <= best.low + NEAR, found[alpha].low > best.high + NEAR),
-        )
-    ]
-
-
-def _stopping(curves: list[dict], count: int) -> Claim:
-    """Errors on the watched test images at the epochs that either validation error would choose."""
-    curve = [row for row in curves if row["net"] == "adversarial"]
-    chosen = {name: min(curve, key=lambda row: row[name]) for name in ("validation", "adversarial_validation")}
-    n = min(count, WATCHED)
-    at = {name: intervals.share(round(row["adversarial_test"] * n), n) for name, row in chosen.items()}
-    by_clean, by_hard = at["validation"], at["adversarial_validation"]
-    epochs = [chosen[name]["epoch"] for name in ("validation", "adversarial_validation")]
-    return Claim(
-        "early stopping on adversarial error",
-        "Under adversarial training, stopping at the least adversarial validation error leaves less FGSM error than "
-        "stopping at the least clean validation error.",
-        f"{PAPER}, section 6",
-        f"stopping by clean error at epoch {epochs[0]}: {by_clean.percent()}; by adversarial error at epoch "
-        f"{epochs[1]} of {len(curve)}: {by_hard.percent()}",
-        _decide(by_hard.high < by_clean.low, by_hard.low > by_clean.high),
-        "" if by_hard.high < by_clean.low else f"{len(curve)} epochs; the paper waits for a hundred without gain",
-    )
+def _by_alpha(rows: list[dict], names: list[str], eps: float, alpha: float) -> list[dict]:
+    """Clean and stepped errors of the nets that differ in alpha; clean training is alpha 1."""
+    alphas = {"adversarial": alpha} | {name: float(name.split()[1]) for name in names if name.startswith("alpha ")}
+    found = []
+    for name, value in sorted((alphas | {"maxout": 1.0}).items(), key=lambda item: item[1]):
+        row = {"net": name, "alpha": value}
+        for attack, radius in (("clean", 0.0), ("stepped", eps)):
+            of = estimate(find(rows, name, name, radius, False))
+            row |= {attack: of.value, f"{attack}_low": of.low, f"{attack}_high": of.high, "n": of.n}
+        found.append(row)
+    return found
 
 
 def _agreement(rows: list[dict], classes: int) -> list[Claim]:
@@ -236,14 +157,14 @@ def _agreement(rows: list[dict], classes: int) -> list[Claim]:
             "chance.",
             f"{PAPER}, section 8",
             f"same class {texts['s']}; chance {100 * chance:.3g} %",
-            _decide(softmax is not None and softmax.low > chance, softmax is not None and softmax.high < chance),
+            decide(softmax is not None and softmax.low > chance, softmax is not None and softmax.high < chance),
         ),
         Claim(
             "linear models agree more",
             "Softmax regression says maxout's wrong class more often than the RBF net does, where both are wrong.",
             f"{PAPER}, section 8",
             f"softmax {texts['s']}, RBF {texts['r']}",
-            _decide(known and softmax.low > rbf.high, known and softmax.high < rbf.low),
+            decide(known and softmax.low > rbf.high, known and softmax.high < rbf.low),
         ),
     ]
 
@@ -255,5 +176,5 @@ def _ensemble(pick) -> Claim:
         f"Attacked as a whole, an ensemble of maxout nets errs as much as one of them (within {100 * NEAR:g} points).",
         f"{PAPER}, section 9",
         f"ensemble {together.percent()}, attacked on one member {by_one.percent()}, one net {single.percent()}",
-        _decide(together.high >= single.low - NEAR, together.high < single.low - NEAR),
+        decide(together.high >= single.low - NEAR, together.high < single.low - NEAR),
     )

@@ -3,7 +3,7 @@
 from s2snet.analysis.bench import Bench, Claim
 from s2snet.analysis.intervals import Estimate, share
 from s2snet.analysis.linearity import paper
-from s2snet.analysis.linearity.of_errors import estimate, find
+from s2snet.analysis.linearity.reading import estimate, find
 from s2snet.analysis.linearity.training import WATCHED
 
 # A figure's key: (net, made on, whether attacked, measure) in the table `errors`.

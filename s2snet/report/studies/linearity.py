@@ -27,9 +27,9 @@ def figures(tables: dict[str, Rows]) -> list[Figure]:
         *(
             Figure(
                 f"traces-{net}",
-                f"Scores of {net} along the sign direction, image {rows[0]['image']}",
+                f"Scores of {net} along the direction",
                 partial(_traces, rows),
-                f"A line per class; the label's, {rows[0]['label']}, is bold. Offset 0 is the image.",
+                f"A line per class; the label's, {rows[0]['label']}, is bold. Offset 0 is image {rows[0]['image']}.",
             )
             for net, rows in traced.items()
         ),
@@ -38,7 +38,7 @@ def figures(tables: dict[str, Rows]) -> list[Figure]:
             "Variance that straight pieces leave",
             partial(_lines, tables["lines"]),
             "Of each class's score along the direction, mean over images and classes; one line is linear.",
-            right=0.3,
+            right=0.42,
         ),
         Figure(
             "errors",
@@ -57,7 +57,7 @@ def figures(tables: dict[str, Rows]) -> list[Figure]:
         Figure(
             "alpha",
             "The share of the clean loss",
-            partial(_alpha, tables["errors"]),
+            partial(_alpha, tables["alpha"]),
             "alpha 1 is clean training.",
             right=0.2,
         ),
@@ -72,8 +72,8 @@ def figures(tables: dict[str, Rows]) -> list[Figure]:
             "The paper's MNIST figures and ours",
             partial(_paper, tables["paper"]),
             "Empty: the paper. Full: here, with the 95 % interval; a cross is the clipped step.",
-            width=8.6,
-            height=7.4,
+            width=11.5,
+            height=8.2,
         ),
     ]
 
@@ -147,17 +147,13 @@ def _epochs(rows: Rows, axes: Axes) -> None:
 
 
 def _alpha(rows: Rows, axes: Axes) -> None:
-    sweep = {"maxout": 1.0, "adversarial": 0.5}
-    sweep |= {row["net"]: float(row["net"].split()[1]) for row in rows if row["net"].startswith("alpha ")}
-    own = [row for row in rows if row["net"] in sweep and row["made_on"] == row["net"] and not row["clipped"]]
-    attacked = max(row["eps"] for row in own if row["net"].startswith("alpha ")) if len(sweep) > 2 else None
     ends = []
-    for eps, title, slot in ((0.0, "clean", 1), (attacked, "stepped", 2)):
-        points = sorted((sweep[row["net"]], 100 * row["error"]) for row in own if row["eps"] == eps)
-        if not points:
-            continue
-        axes.plot(*zip(*points, strict=True), color=LIGHT[slot], marker=MARKERS[slot], markersize=4, linewidth=1.6)
-        ends.append((points[-1][1], title, LIGHT[slot]))
+    for attack, slot in (("clean", 1), ("stepped", 2)):
+        alphas = [row["alpha"] for row in rows]
+        error, low, high = ([100 * row[f"{attack}{end}"] for row in rows] for end in ("", "_low", "_high"))
+        axes.fill_between(alphas, low, high, color=LIGHT[slot], alpha=0.14, linewidth=0)
+        axes.plot(alphas, error, color=LIGHT[slot], marker=MARKERS[slot], markersize=4, linewidth=1.6)
+        ends.append((error[-1], attack, LIGHT[slot]))
     axes.set_xlabel("alpha")
     percent_axis(axes)
     label_ends(axes, ends)
@@ -194,7 +190,7 @@ def _paper(rows: Rows, axes: Axes) -> None:
         axes.spines[side].set_visible(False)
     # the texts at the left take more than half of the width
     box = axes.get_position()
-    axes.set_position((0.58, box.y0, 0.4, box.height))
+    axes.set_position((0.47, box.y0, 0.51, box.height))
 
 
 def _look(net: str) -> dict[str, Any]:
