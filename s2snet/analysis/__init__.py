@@ -10,11 +10,13 @@ from collections.abc import Callable
 
 from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Bench, Claim
 from s2snet.analysis.gradients import gradients
+from s2snet.analysis.linearity.study import linearity
 from s2snet.analysis.relations import relations
 
 STUDIES: dict[str, Callable[..., list[Claim]]] = {
     "gradients": gradients,
     "relations": relations,
+    "linearity": linearity,
 }
 
 __all__ = ["FAILS", "HOLDS", "STUDIES", "UNDECIDED", "Bench", "Claim"]
