@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from s2snet import weights
 from s2snet.analysis import directions_claims, intervals
-from s2snet.analysis.bench import Bench, Claim
+from s2snet.analysis.bench import FAILS, Bench, Claim
 from s2snet.analysis.directions_bases import BASES, at_random, joined, of_attacks, orthonormal, within
 from s2snet.analysis.directions_curvature import MeanHessian, eigenpairs, step_length, toward
 from s2snet.analysis.directions_measures import changed, confined, free, projector, traced_logits, universal
 from s2snet.analysis.passes import logits, right
 from s2snet.choices import choose
+from s2snet.models.folded import folded
 
 KINDS = ("first", "last", "least", "random")  # of the directions that are traced
 POINTS = 9  # of a trace, from -reach to reach; the middle one is 0
@@ -27,7 +28,7 @@ LINES = 12  # images in the figure of traces
 
 
 class Images(NamedTuple):
-    """Images [n, C, H, W] in [0, 1], their labels, and the classifier's own; the places are the part's fact."""
+    """Images [n, C, H, W] in [0, 1], their labels, the classifier's own, and their index in the data set."""
 
     images: Tensor
     labels: Tensor
@@ -43,7 +44,7 @@ class Images(NamedTuple):
 def directions(
     bench: Bench,
     *,
-    samples: int = 40,
+    samples: int = 30,
     k: int = 16,
     steps: int = 10,
     overshoot: float = 0.05,
@@ -69,15 +70,15 @@ def directions(
 ) -> list[Claim]:
     """Claims about the classifier of the defence `none`; the options are explained in conf/study/directions.yaml.
 
-    Leaves the purifier of defence=[subspace]. Cost: some 10 k x 4 samples forwards and backwards per class for the
-    curvature, and as much again for all the rest.
+    Leaves the purifier of defence=[subspace]. Cost: some 15 k x 2 samples forwards and backwards per class for the
+    curvature, and less than that for all the rest.
     """
     _check(k, per_class, bases, traced, purifier_basis, purifier_per_class)
     model = bench.need("none").classifier
     train = _images(bench, model, "train", max(10 * samples * 4, images, perturbations, universals))
     test = _images(bench, model, "test", max(images, measured, attacked))
     few = test.first(measured)
-    of = {"model": model, "seed": bench.seed, "train": train.index, "test": test.index}
+    of = {"model": model, "seed": bench.seed, "train": train.images, "test": test.images}
 
     options = {"samples": samples, "k": k, "steps": steps, "overshoot": overshoot, "inward": inward, "h": h}
     options |= {"strict": strict, "smoothing": smoothing, "tol": tol}
@@ -85,9 +86,8 @@ def directions(
     for c in bench.each(range(len(bench.classes)), "curvature toward each class"):
         make = partial(_class_pairs, model, train, c, bench.seed, **options)
         classes.append(bench.tensors(f"class-{c}", make, **of, **options, target=c))
-    shares = [float(pairs["turn"]) for pairs in classes]
-    curved = directions_claims.curved(shares)
-    if max(shares) < directions_claims.ZERO:
+    curved = directions_claims.curved([float(pairs["turn"]) for pairs in classes])
+    if curved.verdict == FAILS:
         return [curved]
     fewest = min(len(pairs["curvature"]) for pairs in classes)
     if fewest < max(*per_class, purifier_per_class, traced):
@@ -174,7 +174,7 @@ class Spans:
             self.beside = at_random(n, most * self.count, seed + 1, beside=every)
 
     def vectors(self, how: str, count: int) -> Tensor:
-        """The directions [n, count * classes], `count` of each class side by side (of all classes, where it has none)."""
+        """The directions [n, count * classes]: `count` of each class, or as many in all where they have no class."""
         drawn = {"random": self.random, "attacks": self.attacks, "least": self.beside}.get(how)
         if drawn is None:
             return joined(self.classes, how, count)
@@ -239,7 +239,8 @@ def _class_pairs(
     points = start + options["inward"] * r
     noise = torch.randn(points.shape, generator=draw).to(points)
     h = options["h"] or step_length(train.images)
-    hessian = MeanHessian(model, points + options["smoothing"] * noise, labels, target, h, options["strict"])
+    fast = folded(model, points[:2])
+    hessian = MeanHessian(fast, points + options["smoothing"] * noise, labels, target, h, options["strict"])
     turn = hessian.turn(seed)
     facts = {"turn": torch.tensor(turn), "points": torch.tensor(len(points)), "h": torch.tensor(h)}
     if turn < directions_claims.ZERO:

@@ -30,7 +30,7 @@ def places(curvature: Tensor, how: str, count: int) -> Tensor:
 
 
 def joined(classes: list[dict[str, Tensor]], how: str, count: int) -> Tensor:
-    """Equally many directions of each class side by side, [n, count * classes], the most telling of each class first."""
+    """Equally many directions of each class, [n, count * classes]: every class's first, every class's second, ..."""
     picked = [pairs["vectors"][:, places(pairs["curvature"], how, count)] for pairs in classes]
     return torch.stack(picked, dim=2).flatten(1)
 

@@ -11,6 +11,10 @@ from s2snet.analysis.intervals import Estimate, mean, median, share, spearman
 PAPER = "Jetley, Lord, Torr, arXiv 1807.04200"
 ZERO = 1e-4  # a gradient that turns by less than this share of itself does so by rounding
 ONE = 0.1  # of the curvature: a larger residual says that the directions are no eigenvectors
+KINKS = (
+    "the network's gradient jumps at kinks within the step, so that the difference along v is not linear in v; "
+    "directions are sorted by c. study.directions.smoothing and more samples help"
+)
 Rows = list[dict[str, Any]]
 
 
@@ -29,15 +33,15 @@ def beyond(found: Estimate, bound: float) -> str:
 
 
 def curved(turns: list[float]) -> Claim:
-    """Whether there is curvature at all."""
-    largest = max(turns)
-    found = f"over one step in a random direction the gradient turns by at most {100 * largest:.2g} % of its length"
-    zero = largest < ZERO
+    """Whether there is curvature at all, toward every class; `turns` are MeanHessian.turn's."""
+    least, most = (100 * turn for turn in (min(turns), max(turns)))
+    found = f"over one step in a random direction the gradient turns by {least:.2g} to {most:.2g} % of its length"
+    zero = min(turns) < ZERO
     if zero:
         found = f"the Hessian is zero: {found}, which is rounding; there are no second-order directions"
     return Claim(
         "curved",
-        "The classifier's scores are curved at the size of the difference that measures them.",
+        "The classifier's scores are curved at the size of the step that measures them.",
         "ours",
         f"{found} (n = {len(turns)} classes)",
         FAILS if zero else HOLDS,
@@ -53,12 +57,11 @@ def one_matrix(classes: list[dict[str, Tensor]]) -> Claim:
         "one_matrix",
         "The directions are eigenvectors: at this step the differences of gradients act as one symmetric matrix.",
         "ours; the paper takes it for granted",
-        f"median of |Hv - cv| / |c|: {found.text()}; Lanczos' eigenvalue is {np.median(stretch):.2f} times the curvature c "
-        f"found along its vector. Holds below {ONE:g}",
+        f"median of |Hv - cv| / |c|: {found.text()}; Lanczos' eigenvalue is {np.median(stretch):.2f} times the "
+        f"curvature c along its vector. Holds below {ONE:g}",
         verdict,
-        "" if verdict == HOLDS else "the network's gradient jumps at kinks within the step, so that a difference along v "
-        "depends on v other than linearly; directions are sorted by c. study.directions.smoothing and more samples help",
-    )  # fmt: skip
+        "" if verdict == HOLDS else KINKS,
+    )
 
 
 def of_traces(rows: Rows) -> list[Claim]:
@@ -92,7 +95,7 @@ def of_traces(rows: Rows) -> list[Claim]:
     return [
         Claim(
             "signs",
-            "Positive directions are those along which the class's score is convex, negative ones those of a concave score.",
+            "Along positive directions the class's score is convex, along negative ones concave.",
             f"{PAPER}, code's README",
             f"the mean score of test images bends so along {agree.percent()} of the directions",
             beyond(agree, 0.5),
@@ -101,7 +104,8 @@ def of_traces(rows: Rows) -> list[Claim]:
             "moves",
             "Along directions of large curvature the class's score moves more than along those of small curvature.",
             PAPER,
-            f"mean |change| {reach}: {moves[signed].text()} against {moves['least',].text()}; random {moves[control].text()}",
+            f"mean |change| {reach}: {moves[signed].text()} against {moves['least',].text()}; "
+            f"random {moves[control].text()}",
             apart(moves[signed], moves["least",]),
         ),
         Claim(
@@ -113,7 +117,7 @@ def of_traces(rows: Rows) -> list[Claim]:
         ),
         Claim(
             "identity",
-            "Directions are tied to classes: far along one of them more images get one and the same label than along random ones.",
+            "Directions are tied to classes: far along one more images share a label than along a random one.",
             f"{PAPER}; the aggregation is ours",
             f"share of the commonest label {reach}: {top[signed].text()} against {top[control].text()}",
             apart(top[signed], top[control]),
@@ -145,8 +149,8 @@ def of_constants(rows: Rows) -> list[Claim]:
     return [
         Claim(
             "universal_rate",
-            "A direction of large curvature is a universal perturbation: a constant step along it changes more labels than a "
-            "random one.",
+            "Directions of large curvature are universal perturbations: a constant step along them changes more labels "
+            "than along random ones.",
             PAPER,
             f"labels changed: {ours.text(100, unit=' %')} against {control.text(100, unit=' %')}; "
             f"computed universal perturbations of the same length {real.text(100, unit=' %')}",
@@ -178,7 +182,7 @@ def of_components(rows: Rows) -> list[Claim]:
                 f"{of}_within",
                 text,
                 PAPER,
-                f"share of its length in {d} dimensions: {found['most'].text()} against {found['random'].text()}{least}",
+                f"share of length in {d} dimensions: {found['most'].text()} against {found['random'].text()}{least}",
                 apart(found["most"], found["random"]),
             )
         )
@@ -186,7 +190,7 @@ def of_components(rows: Rows) -> list[Claim]:
 
 
 def of_subspaces(rows: Rows, clean: Estimate, cheap: float, budget: float) -> list[Claim]:
-    """From the table `subspaces`. Cheap are perturbations up to `cheap`, `budget` times the free ones' median length."""
+    """From the table `subspaces`. Cheap is a length up to `cheap`, `budget` times the free perturbations' median."""
     at = {(row["basis"], row["per_class"]): row for row in rows}
     largest = max(row["per_class"] for row in rows)
 
@@ -242,7 +246,7 @@ def of_subspaces(rows: Rows, clean: Estimate, cheap: float, budget: float) -> li
         *claims,
         Claim(
             "coupled",
-            "Over the number of dimensions accuracy and the cheapness of attacks rise together in the span of large curvature.",
+            "With the dimensions of the span of large curvature accuracy and the cheapness of attacks rise together.",
             f"{PAPER}; the rank correlation is ours",
             f"rank correlation {most.text()}",
             UNDECIDED if np.isnan(most.value) else beyond(most, 0),
@@ -258,7 +262,7 @@ def of_subspaces(rows: Rows, clean: Estimate, cheap: float, budget: float) -> li
             "coupled_across",
             "At equal dimensions the subspaces that keep more accuracy are those in which attacks are cheaper.",
             f"{PAPER}; ours is the rank correlation within each number of dimensions",
-            f"{across.text()}: {len({row['basis'] for row in rows})} kinds of subspace, {len(counts)} numbers of dimensions",
+            f"{across.text()}: {len({row['basis'] for row in rows})} kinds of subspace at {len(counts)} dimensions",
             UNDECIDED if np.isnan(across.value) else beyond(across, 0),
         ),
     ]  # fmt: skip

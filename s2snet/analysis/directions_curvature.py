@@ -1,7 +1,8 @@
 """Curvature of one class's score against the present one's, as an operator: never a dense Hessian.
 
-The method is the one of arXiv 1807.04200 as its authors' code has it. Values are about F_c - F_l, the score of the class
-in question minus that of the label on the clean image: positive where the class's score is convex.
+The method is the one of arXiv 1807.04200 as its authors' code has it, but for the sign. Values are about F_c - F_l
+here, the score of the class in question minus that of the clean image's label: positive where the class's score is
+convex, as in their figures. Their code has F_l - F_c.
 """
 
 import numpy as np
@@ -102,10 +103,13 @@ def eigenpairs(hessian: MeanHessian, k: int, tol: float, seed: int = 0) -> dict[
     by which all are sorted, descending; residual [k], |Hv - curvature v|. For one symmetric matrix eigenvalues and
     curvature are equal and the residual is 0. The sign of a vector is the one of its largest entry: positive.
     """
-    operator = LinearOperator((hessian.size, hessian.size), matvec=hessian, dtype=np.float64)
-    start = np.random.default_rng(seed).standard_normal(hessian.size)
+    size = hessian.size
+    if not 1 <= k < size:
+        raise ValueError(f"k={k}: from 1 to {size - 1}, for images of {size} pixels")
+    operator = LinearOperator((size, size), matvec=hessian, dtype=np.float64)
+    start = np.random.default_rng(seed).standard_normal(size)
     try:
-        values, vectors = eigsh(operator, k=k, which="LM", tol=tol, v0=start, maxiter=RESTARTS)
+        values, vectors = eigsh(operator, k, which="LM", ncv=min(size, 4 * k + 4), tol=tol, v0=start, maxiter=RESTARTS)
     except ArpackNoConvergence as partly:
         values, vectors = partly.eigenvalues, partly.eigenvectors
     vectors = vectors * np.sign(np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0))

@@ -8,9 +8,9 @@ from s2snet.report.studies.figure import Figure
 
 TITLE = "Directions and subspaces"
 QUESTION = (
-    "Are the directions along which a classifier is most attackable those that it classifies by (Jetley, Lord, Torr, arXiv "
-    "1807.04200)? Per class: directions along which its score bends most, what happens along them, and what accuracy and "
-    "attacks are left inside the subspaces that they span."
+    "Are the directions along which a classifier is most attackable those that it classifies by (Jetley, Lord, Torr, "
+    "arXiv 1807.04200)? Per class: directions along which its score bends most, what happens along them, and what "
+    "accuracy and attacks are left inside the subspaces that they span."
 )
 TINTS = {
     "most": 1, "least": 2, "first": 3, "last": 4, "attacks": 5, "first_and_last": 6, "random": 0, "universal": 7,
@@ -38,7 +38,7 @@ def figures(tables: dict) -> list[Figure]:
             "cheap",
             "Cheap attacks inside it",
             lambda axes: _cheap(axes, subspaces),
-            "Share of whole images that DeepFool, confined to the subspace, fools within the budget that the claims name.",
+            "Share of whole images that DeepFool fools inside the subspace within the budget that the claims name.",
             **right,
         ),
         Figure(
@@ -59,7 +59,7 @@ def figures(tables: dict) -> list[Figure]:
             "traces",
             "Scores along directions",
             lambda axes: _moves(axes, traces),
-            "Mean absolute change of the class's score along its directions; s in grey levels, root mean square over pixels.",
+            "Mean absolute change of the class's score along its directions; s in grey levels of 255, RMS over pixels.",
             **right,
         ),
         Figure(
@@ -82,7 +82,7 @@ def figures(tables: dict) -> list[Figure]:
             "constants",
             "Constant steps",
             lambda axes: _constants(axes, tables["constants"]),
-            "Labels that one and the same step changes, for each direction, sorted; universal perturbations are computed.",
+            "Labels that one and the same step changes, direction by direction, sorted.",
             **right,
         ),
     ]
@@ -205,7 +205,9 @@ def _identity(axes: Axes, rows: list[dict]) -> None:
 
 def _lines(axes: Axes, rows: list[dict], kind: str) -> None:
     for some in _by([row for row in rows if row["kind"] == kind], "image").values():
-        axes.plot([255 * row["s"] for row in some], [row["score"] for row in some], color=LIGHT[TINTS[kind]], linewidth=0.9)
+        axes.plot(
+            [255 * row["s"] for row in some], [row["score"] for row in some], color=LIGHT[TINTS[kind]], linewidth=0.9
+        )
     _plain(axes)
     axes.set_xlabel("s in grey levels")
     axes.set_ylabel("score")
