@@ -54,7 +54,7 @@ def directions(
     smoothing: float = 0.0,
     tol: float = 1e-5,
     bases: Sequence[str] = ("most", "least", "first", "last", "attacks", "random"),
-    per_class: Sequence[int] = (1, 2, 4, 8, 16),
+    dimensions: Sequence[int] = (10, 40, 80, 160, 320, 640, 960),
     images: int = 500,
     measured: int = 100,
     attacked: int = 40,
@@ -73,10 +73,11 @@ def directions(
     Leaves the purifier of defence=[subspace]. Cost: some 15 k x 2 samples forwards and backwards per class for the
     curvature, and less than that for all the rest.
     """
-    _check(k, per_class, bases, traced, purifier_basis, purifier_per_class)
+    _check(k, bases, traced, purifier_basis, purifier_per_class)
     model = bench.need("none").classifier
     train = _images(bench, model, "train", max(10 * samples * 4, images, perturbations, universals))
     test = _images(bench, model, "test", max(images, measured, attacked))
+    counts = _per_class(dimensions, len(bench.classes), train.images[0].numel())
     few = test.first(measured)
     of = {"model": model, "seed": bench.seed, "train": train.images, "test": test.images}
 
@@ -90,10 +91,10 @@ def directions(
     if curved.verdict == FAILS:
         return [curved]
     fewest = min(len(pairs["curvature"]) for pairs in classes)
-    if fewest < max(*per_class, purifier_per_class, traced):
+    if fewest < max(purifier_per_class, traced):
         raise ValueError(
-            f"study=directions: Lanczos found {fewest} of k={k} pairs to tol={tol:g}; per_class, traced and "
-            "purifier_per_class up to that, or a larger study.directions.tol"
+            f"study=directions: Lanczos found {fewest} of k={k} pairs to tol={tol:g}; traced and purifier_per_class up "
+            "to that, or a larger study.directions.tol"
         )
     bench.rows("pairs", lambda: _pair_rows(classes), classes=classes)
 
@@ -103,7 +104,7 @@ def directions(
         lambda: {"train": free(model, more.images, more.own), "test": free(model, few.images, few.own)},
         **of, counts=[perturbations, measured],
     )  # fmt: skip
-    spans = Spans(classes, freely["train"], max(per_class), bench.seed)
+    spans = Spans(classes, freely["train"], bench.seed)
     of |= {"classes": classes, "free": freely}
 
     way = {"count": traced, "reach": reach}
@@ -124,13 +125,13 @@ def directions(
     cheap = budget * float(freely["test"].flatten(1).norm(dim=1).median())
     seen = {"cheap": cheap, "steps": confined_steps, "images": images, "attacked": attacked}
     for how in bases:
-        for count in bench.each(per_class, f"subspaces of {how}"):
+        for count in bench.each([n for n in counts if spans.has(how, n)], f"subspaces of {how}"):
             make = partial(_subspace_rows, model, train, test, spans, how, count, **seen)
             found += bench.rows("subspaces", make, **of, **seen, how=how, count=count)
     parts = bench.rows(
         "components",
-        lambda: _component_rows(spans, bases, per_class, freely["test"], shifts["shifts"]),
-        **of, bases=list(bases), per_class=list(per_class), shifts=shifts,
+        lambda: _component_rows(spans, bases, counts, freely["test"], shifts["shifts"]),
+        **of, bases=list(bases), counts=counts, shifts=shifts,
     )  # fmt: skip
 
     purifier = projector(spans.basis(purifier_basis, purifier_per_class), train.images)
@@ -150,8 +151,8 @@ def directions(
         directions_claims.one_matrix(classes),
         *directions_claims.of_traces(traces),
         *directions_claims.of_constants(constants),
-        *directions_claims.of_components(parts),
-        *directions_claims.of_subspaces(found, clean, cheap, budget),
+        *directions_claims.of_components(parts, spans.pairs),
+        *directions_claims.of_subspaces(found, spans.pairs, clean, cheap, budget),
     ]
 
 
@@ -159,28 +160,37 @@ directions.version = 1
 
 
 class Spans:
-    """The subspaces by name and number of directions per class, made of pairs, perturbations and draws."""
+    """The subspaces by name and number of directions per class, made of pairs, perturbations and draws.
 
-    def __init__(self, classes: list[dict[str, Tensor]], perturbations: Tensor, most: int, seed: int):
+    The paper has all n - 1 pairs of a class. With fewer, the rest of the space stands for what they leave: random
+    directions orthogonal to every pair of every class, along which no class's curvature is among its k largest. They
+    come last in `most` and first in `least`.
+    """
+
+    def __init__(self, classes: list[dict[str, Tensor]], perturbations: Tensor, seed: int):
         self.classes = [{name: tensor.cpu() for name, tensor in pairs.items()} for pairs in classes]
-        n, self.count, self.seed = len(classes[0]["vectors"]), len(classes), seed
+        self.count, n = len(classes), len(classes[0]["vectors"])
+        self.pairs = min(len(pairs["curvature"]) for pairs in classes)
+        every = orthonormal(torch.cat([pairs["vectors"] for pairs in self.classes], dim=1))
+        self.rest = at_random(n, n - every.shape[1], seed + 1, beside=every)
+        self.random = at_random(n, n, seed)
         self.attacks, self.singular = of_attacks(perturbations.cpu())
-        self.random = at_random(n, most * self.count, seed)
-        # The paper has all n - 1 pairs of a class, and so its least. With fewer, directions stand for them that are
-        # orthogonal to every pair of every class: along these no class's curvature is among its k largest.
-        self.beside = None
-        if min(len(pairs["curvature"]) for pairs in classes) < n - 1:
-            every = orthonormal(torch.cat([pairs["vectors"] for pairs in self.classes], dim=1))
-            self.beside = at_random(n, most * self.count, seed + 1, beside=every)
+
+    def has(self, how: str, count: int) -> bool:
+        """Whether there are so many per class."""
+        if how == "attacks":
+            return count * self.count <= self.attacks.shape[1]
+        return how in ("most", "least", "random") or count <= self.pairs
 
     def vectors(self, how: str, count: int) -> Tensor:
         """The directions [n, count * classes]: `count` of each class, or as many in all where they have no class."""
-        drawn = {"random": self.random, "attacks": self.attacks, "least": self.beside}.get(how)
-        if drawn is None:
-            return joined(self.classes, how, count)
-        if drawn.shape[1] < count * self.count:
-            raise ValueError(f"basis {how}: {drawn.shape[1]} directions, not {count * self.count} (perturbations)")
-        return drawn[:, : count * self.count]
+        if how in ("random", "attacks"):
+            return getattr(self, how)[:, : count * self.count]
+        if how in ("most", "least"):
+            paired = joined(self.classes, how, self.pairs)
+            parts = [paired, self.rest] if how == "most" else [self.rest, paired]
+            return torch.cat(parts, dim=1)[:, : count * self.count]
+        return joined(self.classes, how, count)
 
     def basis(self, how: str, count: int) -> Tensor:
         """Their orthonormal basis, float64."""
@@ -194,17 +204,23 @@ class Spans:
                 yield kind, column % self.count, column // self.count, vector
 
 
-def _check(k: int, per_class: Sequence[int], bases: Sequence[str], traced: int, basis: str, count: int) -> None:
+def _check(k: int, bases: Sequence[str], traced: int, basis: str, count: int) -> None:
     """ValueError, in one line, for options that do not go together."""
     for how in (*bases, basis):
         choose("study.directions.bases", how, BASES)
-    for name, values in (("per_class", per_class), ("traced", [traced]), ("purifier_per_class", [count])):
-        if not values or not 1 <= min(values) <= max(values) <= k:
-            given = list(values) if name == "per_class" else values[0]
-            raise ValueError(f"study.directions.{name}={given}: from 1 to k={k}")
+    for name, value in (("traced", traced), ("purifier_per_class", count)):
+        if not 1 <= value <= k:
+            raise ValueError(f"study.directions.{name}={value}: from 1 to k={k}")
     for how in ("most", "random"):
         if how not in bases:
             raise ValueError(f"study.directions.bases={list(bases)}: the claims need {how} among them")
+
+
+def _per_class(dimensions: Sequence[int], classes: int, pixels: int) -> list[int]:
+    """Directions per class of subspaces of about so many dimensions: at least one, and no more than fit."""
+    if not dimensions or min(dimensions) < 1:
+        raise ValueError(f"study.directions.dimensions={list(dimensions)}: some numbers above 0")
+    return sorted({min(max(1, d // classes), pixels // classes) for d in dimensions})
 
 
 def _evenly(total: int, count: int) -> Tensor:
@@ -320,11 +336,11 @@ def _subspace_rows(
 
 
 def _component_rows(
-    spans: Spans, bases: Sequence[str], per_class: Sequence[int], r: Tensor, shifts: Tensor
+    spans: Spans, bases: Sequence[str], counts: Sequence[int], r: Tensor, shifts: Tensor
 ) -> Iterator[dict[str, Any]]:
     """The share of length that free perturbations and universal ones have in each subspace: means with intervals."""
     for how in bases:
-        for count in per_class:
+        for count in (n for n in counts if spans.has(how, n)):
             basis = spans.basis(how, count)
             for what, vectors in (("attack", r), ("universal", shifts)):
                 parts = within(basis, vectors.cpu()[vectors.cpu().flatten(1).norm(dim=1) > 0])

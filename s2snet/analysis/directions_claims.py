@@ -159,14 +159,14 @@ def of_constants(rows: Rows) -> list[Claim]:
     ]
 
 
-def of_components(rows: Rows) -> list[Claim]:
-    """From the table `components`, at the largest number of dimensions."""
+def of_components(rows: Rows, pairs: int) -> list[Claim]:
+    """From the table `components`, at the most dimensions that `pairs` directions of each class span."""
     claims = []
     says = {
         "universal": "Universal perturbations lie in the span of these directions more than in a random subspace.",
         "attack": "So do the perturbations of an attack that is free to go anywhere.",
     }
-    largest = max(row["per_class"] for row in rows)
+    largest = _most(rows, pairs)
     for of, text in says.items():
         found = {
             row["basis"]: Estimate(row["share"], row["low"], row["high"], row["n"])
@@ -189,10 +189,13 @@ def of_components(rows: Rows) -> list[Claim]:
     return claims
 
 
-def of_subspaces(rows: Rows, clean: Estimate, cheap: float, budget: float) -> list[Claim]:
-    """From the table `subspaces`. Cheap is a length up to `cheap`, `budget` times the free perturbations' median."""
+def of_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: float) -> list[Claim]:
+    """From the table `subspaces`. Cheap is a length up to `cheap`, `budget` times the free perturbations' median.
+
+    The span of large curvature is that of up to `pairs` directions of each class.
+    """
     at = {(row["basis"], row["per_class"]): row for row in rows}
-    largest = max(row["per_class"] for row in rows)
+    largest = _most(rows, pairs)
 
     def accuracy(basis: str, count: int = largest) -> Estimate:
         return share(at[basis, count]["test_right"], at[basis, count]["test_n"])
@@ -237,23 +240,21 @@ def of_subspaces(rows: Rows, clean: Estimate, cheap: float, budget: float) -> li
 
     counts = sorted({row["per_class"] for row in rows})
     levels = [[row for row in rows if row["per_class"] == count] for count in counts]
-    pairs = [
-        pair for level in levels for pair in zip(_ranks(level, "test_accuracy"), _ranks(level, "cheap"), strict=True)
-    ]
-    across = spearman(*zip(*pairs, strict=True))
+    ranks = [zip(_ranks(level, "test_accuracy"), _ranks(level, "cheap"), strict=True) for level in levels]
+    across = spearman(*zip(*(pair for level in ranks for pair in level), strict=True))
     most, random = coupling("most"), coupling("random")
     return [
         *claims,
         Claim(
             "coupled",
-            "With the dimensions of the span of large curvature accuracy and the cheapness of attacks rise together.",
+            "With the dimensions, from most to least curvature, accuracy and the cheapness of attacks rise together.",
             f"{PAPER}; the rank correlation is ours",
             f"rank correlation {most.text()}",
             UNDECIDED if np.isnan(most.value) else beyond(most, 0),
         ),
         Claim(
             "coupled_control",
-            "And that is no more than what any growing subspace shows: in random ones they do not rise so.",
+            "And that is more than what any growing subspace shows: in random ones they do not rise so.",
             "ours",
             f"rank correlation {most.text()} against {random.text()} in random subspaces",
             UNDECIDED if np.isnan(most.value + random.value) else apart(most, random),
@@ -265,7 +266,13 @@ def of_subspaces(rows: Rows, clean: Estimate, cheap: float, budget: float) -> li
             f"{across.text()}: {len({row['basis'] for row in rows})} kinds of subspace at {len(counts)} dimensions",
             UNDECIDED if np.isnan(across.value) else beyond(across, 0),
         ),
-    ]  # fmt: skip
+    ]
+
+
+def _most(rows: Rows, pairs: int) -> int:
+    """The largest number of directions per class that is no more than `pairs`; else the smallest there is."""
+    counts = {row["per_class"] for row in rows}
+    return max((count for count in counts if count <= pairs), default=min(counts))
 
 
 def _ranks(rows: Rows, column: str) -> np.ndarray:

@@ -137,13 +137,18 @@ def test_a_basis_refuses_what_is_not_there():
         places(CURVATURE, "most", 6)
     with pytest.raises(ValueError, match="did you mean 'most'"):
         places(CURVATURE, "mos", 2)
-    with pytest.raises(ValueError, match="not independent"):
-        orthonormal(torch.ones(4, 2))
 
 
 def test_classes_take_turns_with_equal_numbers():
     classes = [{"vectors": torch.eye(12)[:, 5 * c : 5 * c + 5], "curvature": CURVATURE} for c in range(2)]
     assert joined(classes, "most", 2).argmax(dim=0).tolist() == [4, 9, 0, 5]
+
+
+def test_a_direction_that_adds_nothing_adds_no_dimension():
+    vectors = torch.tensor([[1.0, 2.0, 1.0], [1.0, 2.0, 0.0], [0.0, 0.0, 3.0]])
+    basis = orthonormal(vectors)
+    assert basis.shape == (3, 2)
+    torch.testing.assert_close(basis @ basis.T @ vectors.double(), vectors.double())
 
 
 def test_random_bases_are_orthonormal_and_beside_what_they_should_be():
@@ -205,7 +210,8 @@ def test_verdicts_need_intervals_apart():
 
 
 FEW = {
-    "samples": 4, "k": 4, "per_class": [1, 2, 4], "images": 30, "measured": 8, "attacked": 6, "confined_steps": 5,
+    "samples": 4, "k": 4, "dimensions": [3, 12, 30, 60], "images": 30, "measured": 8, "attacked": 6,
+    "confined_steps": 5,
     "perturbations": 20, "traced": 2, "universals": 2, "purifier_per_class": 2,
 }  # fmt: skip
 
@@ -271,7 +277,7 @@ def test_a_linear_model_has_no_second_order_directions_and_the_study_says_so(tmp
 @pytest.mark.parametrize(
     "options, line",
     [
-        ({"per_class": [1, 9]}, r"per_class=\[1, 9\]: from 1 to k=4"),
+        ({"dimensions": []}, r"dimensions=\[\]: some numbers above 0"),
         ({"purifier_per_class": 0}, "purifier_per_class=0: from 1 to k=4"),
         ({"bases": ["most", "rnadom"]}, "did you mean 'random'"),
         ({"bases": ["most", "least"]}, "the claims need random among them"),
