@@ -65,15 +65,15 @@ def directions(
     reach: float = 0.106,
     universal_size: float = 0.04,
     universals: int = 5,
-    purifier_basis: str = "most",
-    purifier_per_class: int = 8,
+    purifier_basis: str = "least",
+    purifier_share: float = 0.94,
 ) -> list[Claim]:
     """Claims about the classifier of the defence `none`; the options are explained in conf/study/directions.yaml.
 
     Leaves the purifier of defence=[subspace]. Cost: some 15 k x 2 samples forwards and backwards per class for the
     curvature, and less than that for all the rest.
     """
-    _check(k, bases, traced, purifier_basis, purifier_per_class)
+    _check(k, bases, traced, purifier_basis, purifier_share)
     model = bench.need("none").classifier
     train = _images(bench, model, "train", max(10 * samples * 4, images, perturbations, universals))
     test = _images(bench, model, "test", max(images, measured, attacked))
@@ -91,10 +91,10 @@ def directions(
     if curved.verdict == FAILS:
         return [curved]
     fewest = min(len(pairs["curvature"]) for pairs in classes)
-    if fewest < max(purifier_per_class, traced):
+    if fewest < traced:
         raise ValueError(
-            f"study=directions: Lanczos found {fewest} of k={k} pairs to tol={tol:g}; traced and purifier_per_class up "
-            "to that, or a larger study.directions.tol"
+            f"study=directions: Lanczos found {fewest} of k={k} pairs to tol={tol:g} and traced={traced} takes as "
+            "many; a larger study.directions.tol finds more"
         )
     bench.rows("pairs", lambda: _pair_rows(classes), classes=classes)
 
@@ -134,14 +134,15 @@ def directions(
         **of, bases=list(bases), counts=counts, shifts=shifts,
     )  # fmt: skip
 
-    purifier = projector(spans.basis(purifier_basis, purifier_per_class), train.images)
-    bench.leave(
-        "subspace",
-        purifier,
-        classifier=weights.fingerprint(model),
-        basis=purifier_basis,
-        per_class=purifier_per_class,
-    )
+    pixels = train.images[0].numel()
+    (kept,) = _per_class([int(purifier_share * pixels)], len(classes), pixels)
+    if not spans.has(purifier_basis, kept):
+        raise ValueError(
+            f"study.directions.purifier_share={purifier_share:g}: basis {purifier_basis} has fewer than "
+            f"{kept * len(classes)} directions; most, least and random have all"
+        )
+    purifier = projector(spans.basis(purifier_basis, kept), train.images)
+    bench.leave("subspace", purifier, classifier=weights.fingerprint(model), basis=purifier_basis)
     _pictures(bench, spans, few, purifier, shifts["shifts"])
     clean = intervals.share(
         int((test.first(images).own == test.first(images).labels).sum()), len(test.first(images).own)
@@ -204,13 +205,14 @@ class Spans:
                 yield kind, column % self.count, column // self.count, vector
 
 
-def _check(k: int, bases: Sequence[str], traced: int, basis: str, count: int) -> None:
+def _check(k: int, bases: Sequence[str], traced: int, basis: str, share: float) -> None:
     """ValueError, in one line, for options that do not go together."""
     for how in (*bases, basis):
         choose("study.directions.bases", how, BASES)
-    for name, value in (("traced", traced), ("purifier_per_class", count)):
-        if not 1 <= value <= k:
-            raise ValueError(f"study.directions.{name}={value}: from 1 to k={k}")
+    if not 1 <= traced <= k:
+        raise ValueError(f"study.directions.traced={traced}: from 1 to k={k}")
+    if not 0 < share <= 1:
+        raise ValueError(f"study.directions.purifier_share={share}: above 0, and at most 1")
     for how in ("most", "random"):
         if how not in bases:
             raise ValueError(f"study.directions.bases={list(bases)}: the claims need {how} among them")

@@ -234,6 +234,19 @@ def of_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: 
                 )
             )
 
+    whole = max(row["per_class"] for row in rows)
+    if whole > largest and ("least", whole) in at:
+        claims.append(
+            Claim(
+                "without",
+                f"{at['most', whole]['dimensions']} dimensions without those of largest curvature carry less accuracy than "
+                "as many that begin with them.",
+                f"{PAPER}; ours is the number",
+                f"{accuracy('least', whole).percent()} against {accuracy('most', whole).percent()}",
+                apart(accuracy("most", whole), accuracy("least", whole)),
+            )
+        )
+
     def coupling(basis: str) -> Estimate:
         own = [row for row in rows if row["basis"] == basis]
         return spearman([row["test_accuracy"] for row in own], [row["cheap"] for row in own])

@@ -212,7 +212,7 @@ def test_verdicts_need_intervals_apart():
 FEW = {
     "samples": 4, "k": 4, "dimensions": [3, 12, 30, 60], "images": 30, "measured": 8, "attacked": 6,
     "confined_steps": 5,
-    "perturbations": 20, "traced": 2, "universals": 2, "purifier_per_class": 2,
+    "perturbations": 20, "traced": 2, "universals": 2,
 }  # fmt: skip
 
 
@@ -278,7 +278,9 @@ def test_a_linear_model_has_no_second_order_directions_and_the_study_says_so(tmp
     "options, line",
     [
         ({"dimensions": []}, r"dimensions=\[\]: some numbers above 0"),
-        ({"purifier_per_class": 0}, "purifier_per_class=0: from 1 to k=4"),
+        ({"traced": 5}, "traced=5: from 1 to k=4"),
+        ({"purifier_share": 1.5}, "purifier_share=1.5: above 0, and at most 1"),
+        ({"purifier_basis": "first"}, "purifier_share=0.94: basis first has fewer than 60 directions"),
         ({"bases": ["most", "rnadom"]}, "did you mean 'random'"),
         ({"bases": ["most", "least"]}, "the claims need random among them"),
         ({"k": 64}, "k=64: from 1 to 63"),
