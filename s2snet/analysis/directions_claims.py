@@ -239,8 +239,8 @@ def of_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: 
         claims.append(
             Claim(
                 "without",
-                f"{at['most', whole]['dimensions']} dimensions without those of largest curvature carry less accuracy than "
-                "as many that begin with them.",
+                f"{at['most', whole]['dimensions']} dimensions without those of largest curvature carry less accuracy "
+                "than as many that begin with them.",
                 f"{PAPER}; ours is the number",
                 f"{accuracy('least', whole).percent()} against {accuracy('most', whole).percent()}",
                 apart(accuracy("most", whole), accuracy("least", whole)),

@@ -1,5 +1,7 @@
 """How the study of directions is shown (analysis/directions.py)."""
 
+from itertools import pairwise
+
 from matplotlib.axes import Axes
 
 from s2snet.report.figures.curves import percent_axis
@@ -143,7 +145,9 @@ def _over_dimensions(axes: Axes, rows: list[dict], right: str, n: str) -> None:
 def _in_powers(axes: Axes, rows: list[dict]) -> None:
     ticks = sorted({row["dimensions"] for row in rows})
     axes.set_xscale("log", base=2)
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    # A number that would touch the next keeps its mark only.
+    near = [after < 1.8 * tick for tick, after in pairwise(ticks)] + [False]
+    axes.set_xticks(ticks, ["" if close else str(tick) for tick, close in zip(ticks, near, strict=True)])
     axes.minorticks_off()
     axes.set_xlabel("dimensions")
 
