@@ -27,7 +27,7 @@ POINTS = 9  # of a trace, from -reach to reach; the middle one is 0
 LINES = 12  # images in the figure of traces
 
 
-class Images(NamedTuple):
+class Labelled(NamedTuple):
     """Images [n, C, H, W] in [0, 1], their labels, the classifier's own, and their index in the data set."""
 
     images: Tensor
@@ -35,10 +35,10 @@ class Images(NamedTuple):
     own: Tensor
     index: Tensor
 
-    def first(self, count: int) -> "Images":
+    def spread(self, count: int) -> "Labelled":
         """`count` of them, evenly spread."""
         chosen = _evenly(len(self.images), count)
-        return Images(*(part[chosen] for part in self))
+        return Labelled(*(part[chosen] for part in self))
 
 
 def directions(
@@ -78,7 +78,7 @@ def directions(
     train = _images(bench, model, "train", max(10 * samples * 4, images, perturbations, universals))
     test = _images(bench, model, "test", max(images, measured, attacked))
     counts = _per_class(dimensions, len(bench.classes), train.images[0].numel())
-    few = test.first(measured)
+    few = test.spread(measured)
     of = {"model": model, "seed": bench.seed, "train": train.images, "test": test.images}
 
     options = {"samples": samples, "k": k, "steps": steps, "overshoot": overshoot, "inward": inward, "h": h}
@@ -98,7 +98,7 @@ def directions(
         )
     bench.rows("pairs", lambda: _pair_rows(classes), classes=classes)
 
-    more = train.first(perturbations)
+    more = train.spread(perturbations)
     freely = bench.tensors(
         "free",
         lambda: {"train": free(model, more.images, more.own), "test": free(model, few.images, few.own)},
@@ -109,11 +109,11 @@ def directions(
 
     way = {"count": traced, "reach": reach}
     traces = bench.rows("traces", lambda: _trace_rows(model, few, spans, **way), **of, **way, n=measured)
-    bench.rows("lines", lambda: _line_rows(model, few.first(LINES), spans, reach), **of, reach=reach, n=measured)
+    bench.rows("lines", lambda: _line_rows(model, few.spread(LINES), spans, reach), **of, reach=reach, n=measured)
 
     size = {"size": universal_size * train.images[0].numel() ** 0.5, "count": universals}
     shifts = bench.tensors(
-        "universals", lambda: _universals(model, train.first(images), **size), **of, **size, n=images
+        "universals", lambda: _universals(model, train.spread(images), **size), **of, **size, n=images
     )
     constants = bench.rows(
         "constants",
@@ -145,7 +145,7 @@ def directions(
     bench.leave("subspace", purifier, classifier=weights.fingerprint(model), basis=purifier_basis)
     _pictures(bench, spans, few, purifier, shifts["shifts"])
     clean = intervals.share(
-        int((test.first(images).own == test.first(images).labels).sum()), len(test.first(images).own)
+        int((test.spread(images).own == test.spread(images).labels).sum()), len(test.spread(images).own)
     )
     return [
         curved,
@@ -230,18 +230,18 @@ def _evenly(total: int, count: int) -> Tensor:
     return torch.linspace(0, total - 1, min(count, total)).long()
 
 
-def _images(bench: Bench, model: nn.Module, split: str, count: int) -> Images:
+def _images(bench: Bench, model: nn.Module, split: str, count: int) -> Labelled:
     source = getattr(bench.splits, split)
     if len(source) < 2:
         raise ValueError(f"study=directions: data={bench.data} has {len(source)} {split} images")
     items = [source[place] for place in _evenly(len(source), count).tolist()]
     images = torch.stack([item[0] for item in items]).to(bench.device)
     labels, index = (torch.tensor([item[part] for item in items]).to(bench.device) for part in (1, 2))
-    return Images(images, labels, logits(model, images).argmax(dim=1), index)
+    return Labelled(images, labels, logits(model, images).argmax(dim=1), index)
 
 
 def _class_pairs(
-    model: nn.Module, train: Images, target: int, seed: int, samples: int, k: int, **options: Any
+    model: nn.Module, train: Labelled, target: int, seed: int, samples: int, k: int, **options: Any
 ) -> dict[str, Tensor]:
     """Pairs of one class (eigenpairs), how far the gradient turns, and how many points there are."""
     draw = torch.Generator().manual_seed(seed * 1000 + target)
@@ -273,7 +273,7 @@ def _pair_rows(classes: list[dict[str, Tensor]]) -> Iterator[dict[str, Any]]:
             yield {"class": c, "rank": rank, **row, "points": pairs["points"], "h": pairs["h"]}
 
 
-def _trace_rows(model: nn.Module, few: Images, spans: Spans, count: int, reach: float) -> Iterator[dict[str, Any]]:
+def _trace_rows(model: nn.Module, few: Labelled, spans: Spans, count: int, reach: float) -> Iterator[dict[str, Any]]:
     """What all images do along a direction, a row per length s (root mean square over pixels)."""
     sizes = torch.linspace(-reach, reach, POINTS)
     for kind, c, rank, vector in spans.each(count):
@@ -290,7 +290,7 @@ def _trace_rows(model: nn.Module, few: Images, spans: Spans, count: int, reach: 
             }  # fmt: skip
 
 
-def _line_rows(model: nn.Module, few: Images, spans: Spans, reach: float) -> Iterator[dict[str, Any]]:
+def _line_rows(model: nn.Module, few: Labelled, spans: Spans, reach: float) -> Iterator[dict[str, Any]]:
     """The score of class 0 along its first direction of each kind, a line per image."""
     sizes = torch.linspace(-reach, reach, 4 * POINTS - 3)
     for kind in KINDS:
@@ -301,14 +301,14 @@ def _line_rows(model: nn.Module, few: Images, spans: Spans, reach: float) -> Ite
                 yield {"kind": kind, "image": image, "s": s, "score": score}
 
 
-def _universals(model: nn.Module, train: Images, size: float, count: int) -> dict[str, Tensor]:
+def _universals(model: nn.Module, train: Labelled, size: float, count: int) -> dict[str, Tensor]:
     """`count` universal perturbations [count, C, H, W], the j-th from every count-th training image from j on."""
     parts = [(train.images[j::count], train.own[j::count]) for j in range(count)]
     return {"shifts": torch.stack([universal(model, images, own, size) for images, own in parts])}
 
 
 def _constant_rows(
-    model: nn.Module, few: Images, spans: Spans, shifts: Tensor, size: float, count: int
+    model: nn.Module, few: Labelled, spans: Spans, shifts: Tensor, size: float, count: int
 ) -> Iterator[dict[str, Any]]:
     """The share of labels that a constant shift of one length changes: the better sign of a direction; universals."""
     for kind, c, rank, vector in spans.each(count):
@@ -320,17 +320,17 @@ def _constant_rows(
 
 
 def _subspace_rows(
-    model: nn.Module, train: Images, test: Images, spans: Spans, how: str, count: int,
+    model: nn.Module, train: Labelled, test: Labelled, spans: Spans, how: str, count: int,
     cheap: float, steps: int, images: int, attacked: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Accuracy of what a subspace keeps of images, and how far DeepFool has to go inside it: one row."""
     basis = spans.basis(how, count)
     purifier = projector(basis, train.images)
     row: dict[str, Any] = {"basis": how, "per_class": count, "dimensions": basis.shape[1]}
-    for name, part in (("train", train.first(images)), ("test", test.first(images))):
+    for name, part in (("train", train.spread(images)), ("test", test.spread(images))):
         kept = right(model, torch.cat([purifier(some) for some in part.images.split(256)]), part.labels)
         row |= {f"{name}_right": int(kept.sum()), f"{name}_n": len(kept), f"{name}_accuracy": kept.double().mean()}
-    few = test.first(attacked)
+    few = test.spread(attacked)
     length = confined(model, few.images, few.own, basis, steps)
     median = float(length.median())
     row |= {"cheap": int((length <= cheap).sum()), "reached": int(length.isfinite().sum()), "attacked": len(length)}
@@ -353,7 +353,7 @@ def _component_rows(
                 yield row | {"share": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
 
 
-def _pictures(bench: Bench, spans: Spans, few: Images, purifier: nn.Module, shifts: Tensor) -> None:
+def _pictures(bench: Bench, spans: Spans, few: Labelled, purifier: nn.Module, shifts: Tensor) -> None:
     shape = few.images.shape[1:]
     shown = bench.classes[:10]
     rows = [
