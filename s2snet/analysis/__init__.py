@@ -9,6 +9,7 @@ they contradict a paper. What is drawn of them is in s2snet/report/studies/NAME.
 from collections.abc import Callable
 
 from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Bench, Claim
+from s2snet.analysis.directions import directions
 from s2snet.analysis.gradients import gradients
 from s2snet.analysis.linearity.study import linearity
 from s2snet.analysis.relations import relations
@@ -17,6 +18,7 @@ STUDIES: dict[str, Callable[..., list[Claim]]] = {
     "gradients": gradients,
     "relations": relations,
     "linearity": linearity,
+    "directions": directions,
 }
 
 __all__ = ["FAILS", "HOLDS", "STUDIES", "UNDECIDED", "Bench", "Claim"]

@@ -18,6 +18,7 @@ from s2snet.models.mlp import MLP
 from s2snet.models.published import Entry, load_published
 from s2snet.models.segnet import SegNet, load_authors, segnet_small
 from s2snet.models.small_cnn import SmallCNN
+from s2snet.models.subspace import Subspace
 from s2snet.models.timm_classifier import timm_classifier, timm_weights
 from s2snet.models.torchvision_classifier import torchvision_classifier, torchvision_weights
 from s2snet.models.vgg16 import transplant_vgg16
@@ -36,7 +37,7 @@ CLASSIFIERS = {
 # Whose weights have names of their own: (arch, name) -> where they are and the input they are for.
 ENTRIES = {"torchvision": torchvision_weights, "timm": timm_weights}
 AUTOENCODERS = {"segnet": SegNet, "segnet_small": segnet_small}
-PURIFIERS = AUTOENCODERS | {}  # those that are not trained in stages too
+PURIFIERS = AUTOENCODERS | {"subspace": Subspace}  # those that are not trained in stages too
 MODULES = CLASSIFIERS | PURIFIERS
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Identity",
     "SegNet",
     "SmallCNN",
+    "Subspace",
     "build",
     "freeze",
     "load_authors",

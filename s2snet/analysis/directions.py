@@ -1,0 +1,376 @@
+"""Directions and subspaces (Jetley, Lord, Torr: arXiv 1807.04200): what a classifier uses is where it is attacked.
+
+Per class the directions of largest mean curvature (directions_curvature.py), joined into subspaces
+(directions_bases.py); what scores, labels, accuracy and attacks do along and within them (directions_measures.py), with
+random subspaces as control; and the projection onto one of them, left as a purifier.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from s2snet import weights
+from s2snet.analysis import directions_claims, intervals
+from s2snet.analysis.bench import FAILS, Bench, Claim
+from s2snet.analysis.directions_bases import BASES, at_random, joined, of_attacks, orthonormal, within
+from s2snet.analysis.directions_curvature import MeanHessian, eigenpairs, step_length, toward
+from s2snet.analysis.directions_measures import changed, confined, free, projector, traced_logits, universal
+from s2snet.analysis.passes import logits, right
+from s2snet.choices import choose
+from s2snet.models.folded import folded
+
+KINDS = ("first", "last", "least", "random")  # of the directions that are traced
+POINTS = 9  # of a trace, from -reach to reach; the middle one is 0
+LINES = 12  # images in the figure of traces
+
+
+class Labelled(NamedTuple):
+    """Images [n, C, H, W] in [0, 1], their labels, the classifier's own, and their index in the data set."""
+
+    images: Tensor
+    labels: Tensor
+    own: Tensor
+    index: Tensor
+
+    def spread(self, count: int) -> "Labelled":
+        """`count` of them, evenly spread."""
+        chosen = _evenly(len(self.images), count)
+        return Labelled(*(part[chosen] for part in self))
+
+
+def directions(
+    bench: Bench,
+    *,
+    samples: int = 30,
+    k: int = 16,
+    steps: int = 10,
+    overshoot: float = 0.05,
+    inward: float = 0.8,
+    h: float | None = None,
+    strict: bool = False,
+    smoothing: float = 0.0,
+    tol: float = 1e-5,
+    bases: Sequence[str] = ("most", "least", "first", "last", "attacks", "random"),
+    dimensions: Sequence[int] = (10, 40, 80, 160, 320, 640, 960),
+    images: int = 500,
+    measured: int = 100,
+    attacked: int = 40,
+    confined_steps: int = 30,
+    budget: float = 2.0,
+    perturbations: int = 200,
+    traced: int = 4,
+    reach: float = 0.106,
+    universal_size: float = 0.04,
+    universals: int = 5,
+    purifier_basis: str = "least",
+    purifier_share: float = 0.94,
+) -> list[Claim]:
+    """Claims about the classifier of the defence `none`; the options are explained in conf/study/directions.yaml.
+
+    Leaves the purifier of defence=[subspace]. Cost: some 15 k x 2 samples forwards and backwards per class for the
+    curvature, and less than that for all the rest.
+    """
+    _check(k, bases, traced, purifier_basis, purifier_share)
+    model = bench.need("none").classifier
+    train = _images(bench, model, "train", max(10 * samples * 4, images, perturbations, universals))
+    test = _images(bench, model, "test", max(images, measured, attacked))
+    counts = _per_class(dimensions, len(bench.classes), train.images[0].numel())
+    few = test.spread(measured)
+    of = {"model": model, "seed": bench.seed, "train": train.images, "test": test.images}
+
+    options = {"samples": samples, "k": k, "steps": steps, "overshoot": overshoot, "inward": inward, "h": h}
+    options |= {"strict": strict, "smoothing": smoothing, "tol": tol}
+    classes = []
+    for c in bench.each(range(len(bench.classes)), "curvature toward each class"):
+        make = partial(_class_pairs, model, train, c, bench.seed, **options)
+        classes.append(bench.tensors(f"class-{c}", make, **of, **options, target=c))
+    curved = directions_claims.curved([float(pairs["turn"]) for pairs in classes])
+    if curved.verdict == FAILS:
+        return [curved]
+    fewest = min(len(pairs["curvature"]) for pairs in classes)
+    if fewest < traced:
+        raise ValueError(
+            f"study=directions: Lanczos found {fewest} of k={k} pairs to tol={tol:g} and traced={traced} takes as "
+            "many; a larger study.directions.tol finds more"
+        )
+    bench.rows("pairs", lambda: _pair_rows(classes), classes=classes)
+
+    more = train.spread(perturbations)
+    freely = bench.tensors(
+        "free",
+        lambda: {"train": free(model, more.images, more.own), "test": free(model, few.images, few.own)},
+        **of, counts=[perturbations, measured],
+    )  # fmt: skip
+    spans = Spans(classes, freely["train"], bench.seed)
+    of |= {"classes": classes, "free": freely}
+
+    way = {"count": traced, "reach": reach}
+    traces = bench.rows("traces", lambda: _trace_rows(model, few, spans, **way), **of, **way, n=measured)
+    bench.rows("lines", lambda: _line_rows(model, few.spread(LINES), spans, reach), **of, reach=reach, n=measured)
+
+    size = {"size": universal_size * train.images[0].numel() ** 0.5, "count": universals}
+    shifts = bench.tensors(
+        "universals", lambda: _universals(model, train.spread(images), **size), **of, **size, n=images
+    )
+    constants = bench.rows(
+        "constants",
+        lambda: _constant_rows(model, few, spans, shifts["shifts"], size["size"], traced),
+        **of, **size, traced=traced, n=measured,
+    )  # fmt: skip
+
+    found = []
+    cheap = budget * float(freely["test"].flatten(1).norm(dim=1).median())
+    seen = {"cheap": cheap, "steps": confined_steps, "images": images, "attacked": attacked}
+    for how in bases:
+        for count in bench.each([n for n in counts if spans.has(how, n)], f"subspaces of {how}"):
+            make = partial(_subspace_rows, model, train, test, spans, how, count, **seen)
+            found += bench.rows("subspaces", make, **of, **seen, how=how, count=count)
+    parts = bench.rows(
+        "components",
+        lambda: _component_rows(spans, bases, counts, freely["test"], shifts["shifts"]),
+        **of, bases=list(bases), counts=counts, shifts=shifts,
+    )  # fmt: skip
+
+    pixels = train.images[0].numel()
+    (kept,) = _per_class([int(purifier_share * pixels)], len(classes), pixels)
+    if not spans.has(purifier_basis, kept):
+        raise ValueError(
+            f"study.directions.purifier_share={purifier_share:g}: basis {purifier_basis} has fewer than "
+            f"{kept * len(classes)} directions; most, least and random have all"
+        )
+    purifier = projector(spans.basis(purifier_basis, kept), train.images)
+    bench.leave("subspace", purifier, classifier=weights.fingerprint(model), basis=purifier_basis)
+    _pictures(bench, spans, few, purifier, shifts["shifts"])
+    clean = intervals.share(
+        int((test.spread(images).own == test.spread(images).labels).sum()), len(test.spread(images).own)
+    )
+    return [
+        curved,
+        directions_claims.one_matrix(classes),
+        *directions_claims.of_traces(traces),
+        *directions_claims.of_constants(constants),
+        *directions_claims.of_components(parts, spans.pairs),
+        *directions_claims.of_subspaces(found, spans.pairs, clean, cheap, budget),
+    ]
+
+
+directions.version = 1
+
+
+class Spans:
+    """The subspaces by name and number of directions per class, made of pairs, perturbations and draws.
+
+    The paper has all n - 1 pairs of a class. With fewer, the rest of the space stands for what they leave: random
+    directions orthogonal to every pair of every class, along which no class's curvature is among its k largest. They
+    come last in `most` and first in `least`.
+    """
+
+    def __init__(self, classes: list[dict[str, Tensor]], perturbations: Tensor, seed: int):
+        self.classes = [{name: tensor.cpu() for name, tensor in pairs.items()} for pairs in classes]
+        self.count, n = len(classes), len(classes[0]["vectors"])
+        self.pairs = min(len(pairs["curvature"]) for pairs in classes)
+        every = orthonormal(torch.cat([pairs["vectors"] for pairs in self.classes], dim=1))
+        self.rest = at_random(n, n - every.shape[1], seed + 1, beside=every)
+        self.random = at_random(n, n, seed)
+        self.attacks, self.singular = of_attacks(perturbations.cpu())
+
+    def has(self, how: str, count: int) -> bool:
+        """Whether there are so many per class."""
+        if how == "attacks":
+            return count * self.count <= self.attacks.shape[1]
+        return how in ("most", "least", "random") or count <= self.pairs
+
+    def vectors(self, how: str, count: int) -> Tensor:
+        """The directions [n, count * classes]: `count` of each class, or as many in all where they have no class."""
+        if how in ("random", "attacks"):
+            return getattr(self, how)[:, : count * self.count]
+        if how in ("most", "least"):
+            paired = joined(self.classes, how, self.pairs)
+            parts = [paired, self.rest] if how == "most" else [self.rest, paired]
+            return torch.cat(parts, dim=1)[:, : count * self.count]
+        return joined(self.classes, how, count)
+
+    def basis(self, how: str, count: int) -> Tensor:
+        """Their orthonormal basis, float64."""
+        return orthonormal(self.vectors(how, count))
+
+    def each(self, count: int) -> Iterator[tuple[str, int, int, Tensor]]:
+        """(kind, class, rank, unit direction [n]) of those that are traced."""
+        for kind in KINDS:
+            vectors = self.vectors(kind, count)
+            for column, vector in enumerate(vectors.T):
+                yield kind, column % self.count, column // self.count, vector
+
+
+def _check(k: int, bases: Sequence[str], traced: int, basis: str, share: float) -> None:
+    """ValueError, in one line, for options that do not go together."""
+    for how in (*bases, basis):
+        choose("study.directions.bases", how, BASES)
+    if not 1 <= traced <= k:
+        raise ValueError(f"study.directions.traced={traced}: from 1 to k={k}")
+    if not 0 < share <= 1:
+        raise ValueError(f"study.directions.purifier_share={share}: above 0, and at most 1")
+    for how in ("most", "random"):
+        if how not in bases:
+            raise ValueError(f"study.directions.bases={list(bases)}: the claims need {how} among them")
+
+
+def _per_class(dimensions: Sequence[int], classes: int, pixels: int) -> list[int]:
+    """Directions per class of subspaces of about so many dimensions: at least one, and no more than fit."""
+    if not dimensions or min(dimensions) < 1:
+        raise ValueError(f"study.directions.dimensions={list(dimensions)}: some numbers above 0")
+    return sorted({min(max(1, d // classes), pixels // classes) for d in dimensions})
+
+
+def _evenly(total: int, count: int) -> Tensor:
+    """`count` places of `total` (all where there are fewer), evenly spread: data sets may be sorted by class."""
+    return torch.linspace(0, total - 1, min(count, total)).long()
+
+
+def _images(bench: Bench, model: nn.Module, split: str, count: int) -> Labelled:
+    source = getattr(bench.splits, split)
+    if len(source) < 2:
+        raise ValueError(f"study=directions: data={bench.data} has {len(source)} {split} images")
+    items = [source[place] for place in _evenly(len(source), count).tolist()]
+    images = torch.stack([item[0] for item in items]).to(bench.device)
+    labels, index = (torch.tensor([item[part] for item in items]).to(bench.device) for part in (1, 2))
+    return Labelled(images, labels, logits(model, images).argmax(dim=1), index)
+
+
+def _class_pairs(
+    model: nn.Module, train: Labelled, target: int, seed: int, samples: int, k: int, **options: Any
+) -> dict[str, Tensor]:
+    """Pairs of one class (eigenpairs), how far the gradient turns, and how many points there are."""
+    draw = torch.Generator().manual_seed(seed * 1000 + target)
+    order = torch.randperm(len(train.images), generator=draw).to(train.own.device)
+    order = order[train.own[order] != target][: 10 * samples]
+    how = {name: options[name] for name in ("steps", "overshoot")}
+    start, r, labels = toward(model, train.images[order], train.own[order], target, count=samples, **how)
+    if len(start) < 2:
+        raise ValueError(
+            f"study=directions: DeepFool reached class {target} from {len(start)} of {len(order)} training images; "
+            f"more than study.directions.steps={options['steps']} are needed"
+        )
+    points = start + options["inward"] * r
+    noise = torch.randn(points.shape, generator=draw).to(points)
+    h = options["h"] or step_length(train.images)
+    fast = folded(model, points[:2])
+    hessian = MeanHessian(fast, points + options["smoothing"] * noise, labels, target, h, options["strict"])
+    turn = hessian.turn(seed)
+    facts = {"turn": torch.tensor(turn), "points": torch.tensor(len(points)), "h": torch.tensor(h)}
+    if turn < directions_claims.ZERO:
+        return facts
+    return facts | eigenpairs(hessian, k, options["tol"], seed)
+
+
+def _pair_rows(classes: list[dict[str, Tensor]]) -> Iterator[dict[str, Any]]:
+    for c, pairs in enumerate(classes):
+        for rank in range(len(pairs["curvature"])):
+            row = {name: pairs[name][rank] for name in ("curvature", "eigenvalues", "residual")}
+            yield {"class": c, "rank": rank, **row, "points": pairs["points"], "h": pairs["h"]}
+
+
+def _trace_rows(model: nn.Module, few: Labelled, spans: Spans, count: int, reach: float) -> Iterator[dict[str, Any]]:
+    """What all images do along a direction, a row per length s (root mean square over pixels)."""
+    sizes = torch.linspace(-reach, reach, POINTS)
+    for kind, c, rank, vector in spans.each(count):
+        answers = traced_logits(model, few.images, vector, sizes * len(vector) ** 0.5)
+        score, labels = answers[:, :, c], answers.argmax(dim=2)
+        start = score[POINTS // 2]
+        for place, s in enumerate(sizes.tolist()):
+            shares = torch.bincount(labels[place], minlength=answers.shape[2]) / len(few.images)
+            bend = score[place] + score[POINTS - 1 - place] - 2 * start
+            yield {
+                "kind": kind, "class": c, "rank": rank, "s": s,
+                "move": (score[place] - start).abs().mean(), "bend": bend.mean() / 2,
+                "share": shares[c], "top_class": shares.argmax(), "top_share": shares.max(), "n": len(few.images),
+            }  # fmt: skip
+
+
+def _line_rows(model: nn.Module, few: Labelled, spans: Spans, reach: float) -> Iterator[dict[str, Any]]:
+    """The score of class 0 along its first direction of each kind, a line per image."""
+    sizes = torch.linspace(-reach, reach, 4 * POINTS - 3)
+    for kind in KINDS:
+        vector = spans.vectors(kind, 1)[:, 0]
+        scores = traced_logits(model, few.images, vector, sizes * len(vector) ** 0.5)[:, :, 0]
+        for image, line in zip(few.index.tolist(), scores.T, strict=True):
+            for s, score in zip(sizes.tolist(), line.tolist(), strict=True):
+                yield {"kind": kind, "image": image, "s": s, "score": score}
+
+
+def _universals(model: nn.Module, train: Labelled, size: float, count: int) -> dict[str, Tensor]:
+    """`count` universal perturbations [count, C, H, W], the j-th from every count-th training image from j on."""
+    parts = [(train.images[j::count], train.own[j::count]) for j in range(count)]
+    return {"shifts": torch.stack([universal(model, images, own, size) for images, own in parts])}
+
+
+def _constant_rows(
+    model: nn.Module, few: Labelled, spans: Spans, shifts: Tensor, size: float, count: int
+) -> Iterator[dict[str, Any]]:
+    """The share of labels that a constant shift of one length changes: the better sign of a direction; universals."""
+    for kind, c, rank, vector in spans.each(count):
+        share = max(changed(model, few.images, few.own, sign * size * vector).double().mean() for sign in (1, -1))
+        yield {"kind": kind, "class": c, "rank": rank, "changed": share, "n": len(few.images)}
+    for number, shift in enumerate(shifts):
+        share = changed(model, few.images, few.own, shift).double().mean()
+        yield {"kind": "universal", "class": None, "rank": number, "changed": share, "n": len(few.images)}
+
+
+def _subspace_rows(
+    model: nn.Module, train: Labelled, test: Labelled, spans: Spans, how: str, count: int,
+    cheap: float, steps: int, images: int, attacked: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Accuracy of what a subspace keeps of images, and how far DeepFool has to go inside it: one row."""
+    basis = spans.basis(how, count)
+    purifier = projector(basis, train.images)
+    row: dict[str, Any] = {"basis": how, "per_class": count, "dimensions": basis.shape[1]}
+    for name, part in (("train", train.spread(images)), ("test", test.spread(images))):
+        kept = right(model, torch.cat([purifier(some) for some in part.images.split(256)]), part.labels)
+        row |= {f"{name}_right": int(kept.sum()), f"{name}_n": len(kept), f"{name}_accuracy": kept.double().mean()}
+    few = test.spread(attacked)
+    length = confined(model, few.images, few.own, basis, steps)
+    median = float(length.median())
+    row |= {"cheap": int((length <= cheap).sum()), "reached": int(length.isfinite().sum()), "attacked": len(length)}
+    return [row | {"median_length": median if median < float("inf") else None}]
+
+
+def _component_rows(
+    spans: Spans, bases: Sequence[str], counts: Sequence[int], r: Tensor, shifts: Tensor
+) -> Iterator[dict[str, Any]]:
+    """The share of length that free perturbations and universal ones have in each subspace: means with intervals."""
+    for how in bases:
+        for count in (n for n in counts if spans.has(how, n)):
+            basis = spans.basis(how, count)
+            for what, vectors in (("attack", r), ("universal", shifts)):
+                parts = within(basis, vectors.cpu()[vectors.cpu().flatten(1).norm(dim=1) > 0])
+                if not len(parts):
+                    continue
+                mean = intervals.mean(parts)
+                row = {"of": what, "basis": how, "per_class": count, "dimensions": basis.shape[1]}
+                yield row | {"share": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
+
+
+def _pictures(bench: Bench, spans: Spans, few: Labelled, purifier: nn.Module, shifts: Tensor) -> None:
+    shape = few.images.shape[1:]
+    shown = bench.classes[:10]
+    rows = [
+        spans.vectors(kind, 1)[:, : len(shown)].T.reshape(-1, *shape).float() for kind in ("first", "last", "least")
+    ]
+    bench.grid(
+        "directions", torch.stack(rows), ["most convex", "most concave", "least"], shown,
+        "One direction of each class", "The score of the column's class bends most, and least, along these.",
+        signed=("most convex", "most concave", "least"),
+    )  # fmt: skip
+    images = few.images[:10]
+    kept = purifier(images).clamp(0, 1)
+    bench.grid(
+        "kept", torch.stack([images, kept]), ["image", "kept"], [bench.classes[c] for c in few.labels[:10].tolist()],
+        f"What the purifier's {purifier.basis.shape[1]} dimensions keep",
+    )  # fmt: skip
+    bench.grid(
+        "universals", shifts[None], ["universal"], [str(number) for number in range(len(shifts))],
+        "Universal perturbations", "Each from another part of the training images.", signed=("universal",),
+    )  # fmt: skip
