@@ -9,7 +9,10 @@ they contradict a paper. What is drawn of them is in s2snet/report/studies/NAME.
 from collections.abc import Callable
 
 from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Bench, Claim
+from s2snet.analysis.regions import regions
 
-STUDIES: dict[str, Callable[..., list[Claim]]] = {}
+STUDIES: dict[str, Callable[..., list[Claim]]] = {
+    "regions": regions,
+}
 
 __all__ = ["FAILS", "HOLDS", "STUDIES", "UNDECIDED", "Bench", "Claim"]

@@ -6,4 +6,8 @@ A file has TITLE, QUESTION (what is asked, in two or three sentences, with the p
 
 from types import ModuleType
 
-STUDIES: dict[str, ModuleType] = {}
+from s2snet.report.studies import regions
+
+STUDIES: dict[str, ModuleType] = {
+    "regions": regions,
+}
