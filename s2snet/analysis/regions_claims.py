@@ -6,183 +6,185 @@ from torch import Tensor
 
 from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Claim
 from s2snet.analysis.intervals import Estimate, mean
+from s2snet.analysis.regions_tables import Kept, Overlap, Stood
 
 PAPER = "arXiv 2011.10794, abstract; measured by our definitions"
-SAYS = {"static": "one mask for all images", "per_class": "a mask per class", "per_input": "a mask found in each image"}
+OURS = "ours"
+HOW = {"static": "one mask for all images", "per_class": "a mask per class", "per_input": "a mask found in each image"}
 REMOVED = "what is taken out is missing to the classifier too, and the attack moves to what is left"
+MASKED = "the choice of a mask has no gradient: the exact one is masked, and only the worst case counts"
 
 
-def verdict(estimate: Estimate, bound: float = 0.0) -> str:
-    """Holds where the interval lies above the bound, fails where it lies below, and is undecided between."""
-    if estimate.low > bound:
+def verdict(estimate: Estimate) -> str:
+    """Holds where the interval lies above 0, fails where it lies below, and is undecided between."""
+    if estimate.low > 0:
         return HOLDS
-    return FAILS if estimate.high < bound else UNDECIDED
+    return FAILS if estimate.high < 0 else UNDECIDED
 
 
-def claims(known: SimpleNamespace, options: SimpleNamespace) -> list[Claim]:
-    """All claims, from what `_overlap`, `_neutralising` and `_adaptive` of regions.py left in `known`."""
-    return [*_overlap(known, options), *_neutralising(known, options), *_adaptive(known, options)]
+def exactness(masked: Estimate) -> str:
+    """Holds where no image fell to other attackers alone; fails where the interval of their share lies above 0."""
+    return HOLDS if masked.value == 0 else verdict(masked).replace(HOLDS, FAILS)
 
 
-def _overlap(known: SimpleNamespace, options: SimpleNamespace) -> list[Claim]:
-    q, look = options.q, options.importance
-    own, random, others = (known.overlaps[look, "oracle", q, control] for control in ("", "random", "other image"))
+def claims(eps: float, options: SimpleNamespace, overlap: Overlap, kept: Kept, stood: Stood) -> list[Claim]:
+    """All claims; `eps` is the L2 radius of the attacks on defences."""
+    found = [*_overlap(overlap, options)]
+    for mode in ("static", "per_input"):
+        found += _neutralising(eps, kept, options, mode)
+    found += [_adaptive(eps, stood, options, mode) for mode in HOW]
+    return [*found, *_decisive(stood, options)]
+
+
+def _overlap(found: Overlap, options: SimpleNamespace) -> list[Claim]:
+    q, look, attack = options.q, options.importance, options.attacks[0]
+    own, random, others = (found.overlaps[look, "oracle", q, control] for control in ("", "random", "other image"))
     chance, specific = _difference(own, random), _difference(own, others)
-    rank, alike = (known.correlations[look, "oracle", control] for control in ("", "other image"))
-    spread = _difference(
-        known.correlations["agnostic", "oracle", ""], known.correlations["agnostic", "oracle", "other image"]
-    )
-    share, area = known.energies["agnostic", q, "V", options.attacks[0]]
-    looked = (
-        known.energies["agnostic", q, "B", options.attacks[0]][0]
-        + known.energies["agnostic", q, "I", options.attacks[0]][0]
-    )
+    rank, alike = (found.correlations[look, "oracle", control] for control in ("", "other image"))
+    agnostic, alien = (found.correlations["agnostic", "oracle", control] for control in ("", "other image"))
+    spread = _difference(agnostic, alien)
+    share, area = found.energies["agnostic", q, "V", attack]
+    looked = found.energies["agnostic", q, "B", attack][0] + found.energies["agnostic", q, "I", attack][0]
     beyond = _difference(share, area)
     return [
         Claim(
             "co_location",
-            "An attack alters the pixels that the classifier looks at more often than chance has it.",
+            "Attacks alter the pixels that the classifier looks at more than chance has it.",
             PAPER,
-            f"IoU of both regions ({q:g} of the pixels each; {look}, attacks {', '.join(options.attacks)}) "
-            f"{_plain(mean(own))}; above random masks of equal area by {_plain(chance)}; Spearman {_plain(mean(rank))}",
+            f"IoU of the two regions ({q:g} of the pixels each; {look}; {', '.join(options.attacks)}) "
+            f"{_plain(_mean(own))}, less that with random masks of equal area {_plain(chance)}; "
+            f"Spearman {_plain(_mean(rank))}",
             verdict(chance),
         ),
         Claim(
             "co_location_is_the_images_own",
-            "That overlap is this image's, not one of any two images of the data.",
-            "ours",
-            f"IoU with other images' region of attack {_plain(mean(others))}, lower by {_plain(specific)}; "
-            f"Spearman with them {_plain(mean(alike))}",
+            "That overlap is the image's own, not one of any two images of the data.",
+            OURS,
+            f"IoU with other images' region of attack {_plain(_mean(others))}, the own less that {_plain(specific)}; "
+            f"Spearman with them {_plain(_mean(alike))}",
             verdict(specific),
         ),
         Claim(
             "agnostic_stands_for_oracle",
-            "The attack map that runs no attack finds where this image's attacks go.",
-            "ours",
-            f"Spearman with the oracle {_plain(mean(known.correlations['agnostic', 'oracle', '']))}, above that with "
-            f"other images' oracles by {_plain(spread)}",
+            "The attack map that runs no attack finds where the image's attacks go.",
+            OURS,
+            f"Spearman with the oracle {_plain(_mean(agnostic))}, less that with other images' {_plain(spread)}",
             verdict(spread),
         ),
         Claim(
             "vulnerable_and_unimportant",
             "There is a region that attacks favour and the classifier does not look at.",
             PAPER,
-            f"V, found without an attack, is {_percent(mean(area))} of the pixels and holds {_percent(mean(share))} of "
-            f"{options.attacks[0]}'s squared perturbation, {_percent(beyond)} more than its area; the region of "
-            f"importance holds {_percent(mean(looked))}",
+            f"V, found without an attack, is {_percent(_mean(area))} of the pixels and holds "
+            f"{_percent(_mean(share))} of the squared perturbation of {attack}, difference "
+            f"{_percent(beyond)}; the region of importance holds {_percent(_mean(looked))}",
             verdict(beyond),
         ),
-    ]  # fmt: skip
+    ]
 
 
-def _neutralising(known: SimpleNamespace, options: SimpleNamespace) -> list[Claim]:
-    found = []
-    for mode in ("static", "per_input"):
-        kept = {key[3:]: value for key, value in known.kept.items() if key[:3] == (mode, options.fill, options.q)}
-        harm = _difference(kept["V", "clean"], kept["I", "clean"])
-        spared = _difference(kept["V", "clean"], kept["random", "clean"])
-        gained = _difference(kept["V", "gray_box"], known.plain["gray_box"])
-        better = _difference(kept["V", "gray_box"], kept["random", "gray_box"])
-        found += [
-            Claim(
-                f"unimportant_{mode}",
-                f"V is unimportant for classification: {SAYS[mode]}, taking it out costs less than taking out I.",
-                PAPER,
-                f"clean accuracy {_percent(mean(known.plain['clean']))} with all pixels; without V "
-                f"{_percent(mean(kept['V', 'clean']))}, without I {_percent(mean(kept['I', 'clean']))}: {_percent(harm)} "
-                f"between them; V less random pixels of its area {_percent(spared)}",
-                verdict(harm),
-            ),
-            Claim(
-                f"gray_box_{mode}",
-                f"Neutralising V ({SAYS[mode]}) helps against an attack that does not know of it.",
-                PAPER,
-                f"gray box accuracy at L2 {known.eps:g}: {_percent(mean(known.plain['gray_box']))} with all pixels, "
-                f"{_percent(mean(kept['V', 'gray_box']))} without V: {_percent(gained)} more",
-                verdict(gained),
-            ),
-            Claim(
-                f"better_than_random_{mode}",
-                f"It is V that does it ({SAYS[mode]}): as many pixels anywhere help less.",
-                "ours",
-                f"gray box accuracy without random pixels {_percent(mean(kept['random', 'gray_box']))}, without V moved "
-                f"elsewhere {_percent(mean(kept['shifted', 'gray_box']))}; V less random {_percent(better)}",
-                verdict(better),
-            ),
-        ]
-    return found
+def _neutralising(eps: float, kept: Kept, options: SimpleNamespace, mode: str) -> list[Claim]:
+    def of(values: dict[tuple, Tensor], part: str, received: str) -> Tensor:
+        return values[mode, options.fill, options.q, part, received]
 
-
-def _adaptive(known: SimpleNamespace, options: SimpleNamespace) -> list[Claim]:
-    bare = known.stood["undefended", "nothing", 0.0]["worst_case"]
-    found = []
-    for mode in ("static", "per_class", "per_input"):
-        stood = known.stood[mode, "V", options.q]
-        gained = _difference(stood["worst_case"], bare)
-        each = ", ".join(
-            f"{attacker.replace('_', ' ')} {100 * right.float().mean():.1f} %"
-            for attacker, right in stood.items()
-            if attacker != "worst_case"
-        )
-        found.append(
-            Claim(
-                f"adaptive_{mode}",
-                f"Neutralising V ({SAYS[mode]}) still helps when the attacker knows of it.",
-                "ours",
-                f"worst case at L2 {known.eps:g} {_percent(_share(stood['worst_case']))}, undefended "
-                f"{_percent(_share(bare))}: {_percent(gained)} more. By attacker: {each}",
-                verdict(gained),
-                REMOVED if verdict(gained) != HOLDS else "",
-            )
-        )
-    confined = known.stood["static", "V", options.q]["confined"]
-    left = _difference(confined, bare)
-    random = known.stood["static", "random", options.q]["worst_case"]
-    against = _difference(known.stood["static", "V", options.q]["worst_case"], random)
-    stood = known.stood["per_input", "V", options.q]
-    masked = _difference(stood["recomputed"], stood["worst_case"])
+    clean = {part: of(kept.right, part, "clean") for part in ("V", "I")}
+    gray = {part: of(kept.right, part, "gray_box") for part in ("V", "random", "shifted")}
+    margin = {part: of(kept.margins, part, "clean") for part in ("V", "I", "random")}
+    harm, spared = _difference(margin["V"], margin["I"]), _difference(margin["V"], margin["random"])
+    gained, better = _difference(gray["V"], kept.plain["gray_box"]), _difference(gray["V"], gray["random"])
     return [
-        *found,
+        Claim(
+            f"unimportant_{mode}",
+            f"V is unimportant for classification: taking it out ({HOW[mode]}) costs less than taking out I.",
+            PAPER,
+            f"margin in logits without V less that without I {_plain(harm)}, less that without random pixels of "
+            f"V's area {_plain(spared)}; clean accuracy {_percent(_mean(kept.plain['clean']))} with all pixels, "
+            f"without V {_percent(_mean(clean['V']))}, without I {_percent(_mean(clean['I']))}",
+            verdict(harm),
+        ),
+        Claim(
+            f"gray_box_{mode}",
+            f"Neutralising V ({HOW[mode]}) helps against an attack that does not know of it.",
+            PAPER,
+            f"gray box accuracy at L2 {eps:g}: {_percent(_mean(kept.plain['gray_box']))} with all pixels, "
+            f"{_percent(_mean(gray['V']))} without V, difference {_percent(gained)}",
+            verdict(gained),
+        ),
+        Claim(
+            f"better_than_random_{mode}",
+            f"It is V that does it ({HOW[mode]}): taking out as many pixels anywhere helps less.",
+            OURS,
+            f"gray box accuracy without V less that without random pixels {_percent(better)}; without random pixels "
+            f"{_percent(_mean(gray['random']))}, without V moved elsewhere {_percent(_mean(gray['shifted']))}",
+            verdict(better),
+        ),
+    ]
+
+
+def _adaptive(eps: float, everything: Stood, options: SimpleNamespace, mode: str) -> Claim:
+    bare = everything["undefended", "nothing", 0.0]["worst_case"]
+    stood = everything[mode, "V", options.q]
+    gained = _difference(stood["worst_case"], bare)
+    each = ", ".join(
+        f"{attacker.replace('_', ' ')} {100 * right.float().mean():.1f} %"
+        for attacker, right in stood.items()
+        if attacker != "worst_case"
+    )
+    return Claim(
+        f"adaptive_{mode}",
+        f"Neutralising V ({HOW[mode]}) still helps when the attacker knows of it.",
+        OURS,
+        f"worst case at L2 {eps:g} {_percent(_mean(stood['worst_case']))}, undefended {_percent(_mean(bare))}, "
+        f"difference {_percent(gained)}. By attacker: {each}",
+        verdict(gained),
+        "" if verdict(gained) == HOLDS else REMOVED,
+    )
+
+
+def _decisive(stood: Stood, options: SimpleNamespace) -> list[Claim]:
+    """What an attacker confined to what is left can do; whether V matters or its area; whether gradients are masked."""
+    bare = stood["undefended", "nothing", 0.0]["worst_case"]
+    static, random = (stood["static", part, options.q] for part in ("V", "random"))
+    left = _difference(static["confined"], bare)
+    better = _difference(static["worst_case"], random["worst_case"])
+    per_input = stood["per_input", "V", options.q]
+    masked = _difference(per_input["recomputed"], per_input["worst_case"])
+    return [
         Claim(
             "confined_to_what_is_left",
-            "An attacker who leaves V alone (one mask for all images) fools fewer images than one who has every pixel.",
-            "ours",
-            f"confined to the complement of V {_percent(_share(confined))} stand, undefended {_percent(_share(bare))}: "
-            f"{_percent(left)} more",
+            "Confined to what V (one mask for all images) leaves, an attack fools fewer images than with every pixel.",
+            OURS,
+            f"{_percent(_mean(static['confined']))} stand against the confined attack, {_percent(_mean(bare))} of the "
+            f"undefended classifier's against the free one, difference {_percent(left)}",
             verdict(left),
-            REMOVED if verdict(left) != HOLDS else "",
+            "" if verdict(left) == HOLDS else REMOVED,
         ),
         Claim(
             "adaptive_better_than_random",
-            "In the worst case V (one mask for all images) protects better than as many random pixels.",
-            "ours",
-            f"worst case without V {_percent(_share(known.stood['static', 'V', options.q]['worst_case']))}, without random "
-            f"pixels {_percent(_share(random))}: {_percent(against)} more",
-            verdict(against),
+            "In the worst case, taking out V (one mask for all images) protects better than as many random pixels.",
+            OURS,
+            f"worst case without V {_percent(_mean(static['worst_case']))}, without random pixels "
+            f"{_percent(_mean(random['worst_case']))}, difference {_percent(better)}",
+            verdict(better),
         ),
         Claim(
             "exact_gradients_tell_all",
-            "With a mask found in each image the exact gradient, which does not see the mask move, finds what all find.",
-            "ours",
+            "With a mask found in each image, the exact gradient, which holds the mask still, finds what others find.",
+            OURS,
             f"{_percent(masked)} of the images stand against the exact gradient and fall to another attacker",
-            _exact(masked),
-            "a choice has no gradient: the exact one is masked, and only the worst case counts" if _exact(masked) == FAILS else "",
+            exactness(masked),
+            MASKED if exactness(masked) == FAILS else "",
         ),
-    ]  # fmt: skip
+    ]
 
 
-def _exact(masked: Estimate) -> str:
-    """Holds where no image is found by others alone, fails where the interval of that share lies above 0."""
-    return HOLDS if masked.value == 0 else FAILS if masked.low > 0 else UNDECIDED
+def _mean(values: Tensor) -> Estimate:
+    return mean(values.double().cpu())
 
 
 def _difference(first: Tensor, second: Tensor) -> Estimate:
     """The mean difference of paired observations."""
-    return mean((first.double() - second.double()).cpu())
-
-
-def _share(right: Tensor) -> Estimate:
-    return mean(right.double().cpu())
+    return _mean(first.double() - second.double())
 
 
 def _plain(estimate: Estimate) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from s2snet.analysis import passes
 from s2snet.analysis.regions_maps import PARTS, class_means, partition, random_like, shifted_like
+from s2snet.attacks.losses import margin
 from s2snet.models import build, freeze
 
 MODES = ("static", "per_class", "per_input")
@@ -71,19 +72,25 @@ class Knowledge:
         by_class = {"classes": len(masks), "classifier": self.classifier.config} if len(masks) > 1 else {}
         purifier = build("neutralised", **self.shape, fill=fill or self.fill, width=self.width, **by_class)
         purifier.masks.copy_(masks[:, None])
-        return self._with_tensors(purifier)
+        return _with_tensors(purifier, self.classifier, self.colour)
 
     def per_input(self, q: float) -> nn.Module:
         """The purifier that finds V in each image it receives."""
         chosen = {"q_importance": q, "q_attack": q, "fill": self.fill, "width": self.width, **self.options}
-        purifier = build("neutralised_per_input", classifier=self.classifier.config, **self.shape, **chosen)
-        return self._with_tensors(purifier)
+        return per_input(self.classifier, self.colour, self.shape["size"], **chosen)
 
-    def _with_tensors(self, purifier: nn.Module) -> nn.Module:
-        purifier.mean.copy_(self.colour)
-        if purifier.classifier is not None:
-            purifier.classifier.load_state_dict(self.classifier.state_dict())
-        return freeze(purifier).to(self.colour.device)
+
+def per_input(classifier: nn.Module, colour: Tensor, size: int, **options: Any) -> nn.Module:
+    """The purifier with a mask per image before this classifier, its copy inside; `options` are its own."""
+    purifier = build("neutralised_per_input", classifier=classifier.config, channels=len(colour), size=size, **options)
+    return _with_tensors(purifier, classifier, colour)
+
+
+def _with_tensors(purifier: nn.Module, classifier: nn.Module, colour: Tensor) -> nn.Module:
+    purifier.mean.copy_(colour)
+    if purifier.classifier is not None:
+        purifier.classifier.load_state_dict(classifier.state_dict())
+    return freeze(purifier).to(colour.device)
 
 
 def control(name: str, masks: Tensor, seed: int) -> Tensor:
@@ -99,10 +106,12 @@ def own_maps(purifier: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def right_without(purifier: nn.Module, classifier: nn.Module, images: Tensor, labels: Tensor, holes: Tensor) -> Tensor:
-    """Bool [n]: whether the classifier is right about the images with these holes [n, H, W] filled by the purifier."""
+def margins_without(
+    purifier: nn.Module, classifier: nn.Module, images: Tensor, labels: Tensor, holes: Tensor
+) -> Tensor:
+    """The label's logit less the best other [n], of the images with these holes [n, H, W] filled by the purifier."""
     filled = [
         purifier.filled(part, hole[:, None].to(part))[0]
         for part, hole in zip(images.split(BATCH), holes.split(BATCH), strict=True)
     ]
-    return passes.right(classifier, torch.cat(filled), labels)
+    return -margin(passes.logits(classifier, torch.cat(filled)), labels)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from s2snet.analysis.bench import Bench
 from s2snet.analysis.regions_maps import PARTS, partition
+from s2snet.analysis.regions_measured import Measured
 from s2snet.models.fills import FILLS
 from s2snet.models.regions import ranks
 
@@ -14,9 +15,9 @@ COLOURS = {"B": (0.48, 0.29, 0.62), "I": (0.11, 0.37, 0.61), "V": (0.69, 0.27, 0
 KEY = "Parts: B (critical to both) purple, I (to the classifier) blue, V (to the attack) orange, N (neither) grey."
 
 
-def show(bench: Bench, known: SimpleNamespace, options: SimpleNamespace) -> None:
+def show(bench: Bench, known: Measured, options: SimpleNamespace) -> None:
     """The grids `images` and `masks`."""
-    rows = torch.nonzero(known.found).squeeze(1)[: options.pictures]
+    rows = torch.nonzero(known.fooled).squeeze(1)[: options.pictures]
     images = known.test.images[rows]
     parts = partition(known.importance[options.importance][rows], known.agnostic[rows], options.q)
     hole = parts["V"][:, None].to(images)

@@ -30,7 +30,7 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
 
 
 def ranks(maps: Tensor) -> Tensor:
-    """The rank of each pixel in its map [B, ...], from 0 for the lowest to 1 for the highest; equal pixels share one."""
+    """The rank of each pixel in its map [B, ...], from 0 (lowest) to 1 (highest); equal pixels share one."""
     flat = maps.flatten(1).contiguous()
     ordered = flat.sort(dim=1).values
     low = torch.searchsorted(ordered, flat)
