@@ -1,7 +1,7 @@
 """Attackers who know that pixels are taken out: how each sees the defence. The real defence judges what they make.
 
-`ATTACKERS` have a name and build, for images whose hole is known, a module that an attack can differentiate. What is
-bound to a batch of images (`bound`) must see all of it at every step, so none may leave early.
+`ATTACKERS` build, for some clean images, a module that an attack can differentiate. Where what they see is bound to a
+hole of each image, an attack must ask about all images at every step, so none may leave early.
 """
 
 from collections.abc import Callable
@@ -30,24 +30,21 @@ class Fixed(nn.Module):
 
 
 class Confined(nn.Module):
-    """The defence before an attacker who leaves the clean image's hole alone: its pixels stay the clean ones."""
+    """The defence before an attacker who leaves the clean image's hole alone: no gradient comes from there."""
 
-    def __init__(self, defended: Defended, clean: Tensor, hole: Tensor):
+    def __init__(self, defended: Defended, hole: Tensor):
         super().__init__()
-        self.defended, self.clean, self.hole = defended, clean, hole
-
-    def within(self, images: Tensor) -> Tensor:
-        return torch.where(self.hole.bool(), self.clean, images)
+        self.defended, self.hole = defended, hole.bool()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.defended(self.within(images))
+        return self.defended(torch.where(self.hole, images.detach(), images))
 
 
 class Attacker(NamedTuple):
     """How an attacker sees the defence before some images."""
 
     build: Callable[[Defended, Tensor, float], nn.Module]  # (defended, clean images, temperature) -> what he asks
-    bound: bool = False  # to these images, in this order
+    from_hole: bool = False  # it depends on the clean images' hole, and no start but the clean image will do
     choosing: bool = False  # says something only of a defence whose hole depends on the image
 
 
@@ -58,20 +55,30 @@ ATTACKERS = {
         lambda defended, clean, temperature: ROUTES["soft"].build(defended, None, temperature), choosing=True
     ),
     "fixed": Attacker(
-        lambda defended, clean, temperature: Fixed(defended, defended.purifier.hole(clean)), bound=True, choosing=True
+        lambda defended, clean, temperature: Fixed(defended, defended.purifier.hole(clean)),
+        from_hole=True,
+        choosing=True,
     ),
     "confined": Attacker(
-        lambda defended, clean, temperature: Confined(defended, clean, defended.purifier.hole(clean)), bound=True
+        lambda defended, clean, temperature: Confined(defended, _hole(defended, clean)), from_hole=True
     ),
 }
+
+
+def _hole(defended: Defended, clean: Tensor) -> Tensor:
+    """The hole of each clean image, or [1, 1, H, W] where it is one for all."""
+    return defended.purifier.hole(clean if _chooses(defended) else clean[:1])
+
+
+def _chooses(defended: Defended) -> bool:
+    return getattr(defended.purifier, "softens", False)
 
 
 def offered(defended: Defended) -> list[str]:
     """The attackers that say something of this defence."""
     if not defended.has_purifier:
         return ["recomputed"]
-    softens = getattr(defended.purifier, "softens", False)
-    return [name for name, attacker in ATTACKERS.items() if softens or not attacker.choosing]
+    return [name for name, attacker in ATTACKERS.items() if _chooses(defended) or not attacker.choosing]
 
 
 def craft(
@@ -84,32 +91,35 @@ def craft(
     eps: float,
     steps: int,
     losses: list[str],
+    restarts: int,
     temperature: float,
     seed: int,
 ) -> Tensor:
-    """Adversarial images of APGD in the L2 ball of `eps`, loss after loss for those that the defence still gets right.
+    """Adversarial images of APGD in the L2 ball of `eps`, run after run for those that the defence still gets right.
 
-    At most `steps` forwards and backwards of what the attacker sees for each loss, and a forward to judge.
+    A run of `steps` from the clean image for each loss; then `restarts` runs from random starts with the first loss,
+    except for an attacker whose view hangs on the clean image's hole. A step is a forward and a backward of that view.
     """
     sees = ATTACKERS[attacker]
+    runs = [{"loss": loss, "random_start": False} for loss in losses]
+    if restarts and not sees.from_hole:
+        runs.append({"loss": losses[0], "random_start": True, "restarts": restarts})
     crafted = images.clone()
-    for loss in losses:
+    for run in runs:
         standing = torch.nonzero(passes.right(defended, crafted, labels, BATCH)).squeeze(1)
         for rows in standing.split(BATCH):
             if not len(rows):
                 continue
             module = sees.build(defended, images[rows], temperature)
-            found = apgd(
+            crafted[rows] = apgd(
                 module,
                 images[rows],
                 labels[rows],
                 eps=eps,
                 norm="l2",
                 steps=steps,
-                loss=loss,
-                random_start=False,
-                leave_early=not sees.bound,
+                leave_early=not (sees.from_hole and _chooses(defended)),
                 noise=Noise(seed, index[rows.cpu()]),
+                **run,
             )
-            crafted[rows] = module.within(found) if isinstance(module, Confined) else found
     return crafted

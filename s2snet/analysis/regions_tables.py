@@ -141,7 +141,13 @@ def adaptive(bench: Bench, known: Measured, options: SimpleNamespace) -> Stood:
     defences["per_input", "V", options.q] = Defended(knowledge.per_input(options.q), known.classifier)
     everything, rows = {}, []
     for (mode, part, q), defended in defences.items():
-        how = {"eps": known.eps, "steps": options.steps, "losses": list(options.losses), "seed": bench.seed}
+        how = {
+            "eps": known.eps,
+            "steps": options.steps,
+            "losses": list(options.losses),
+            "restarts": options.restarts,
+            "seed": bench.seed,
+        }
         how["temperature"] = options.temperature
         stood = {}
         if defended.has_purifier:
