@@ -15,12 +15,13 @@ from s2snet.attacks import ATTACKS, Noise
 from s2snet.models import regions
 
 PARTS = ("B", "I", "V", "N")  # critical to both; to the classifier; to the attack; to neither
+BATCH = 64  # images whose gradient is held at once
 
 
-def gradient_x_input(classifier: nn.Module, images: Tensor, classes: Tensor, batch: int = passes.BATCH) -> Tensor:
+def gradient_x_input(classifier: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     """|gradient x input| of the classes' logits, summed over channels. One forward and backward each."""
     found = []
-    for part, wanted in zip(images.split(batch), classes.split(batch), strict=True):
+    for part, wanted in zip(images.split(BATCH), classes.split(BATCH), strict=True):
         x = part.detach().clone().requires_grad_(True)
         with torch.enable_grad():
             found.append(regions.gradient_x_input(classifier, x, wanted).detach())
@@ -33,13 +34,13 @@ def integrated_gradients(classifier: nn.Module, images: Tensor, classes: Tensor,
     By the midpoint rule: their sum tends to logit(image) - logit(black). `path_steps` forwards and backwards each.
     """
     total = torch.zeros_like(images)
-    for step in range(path_steps):
-        share = (step + 0.5) / path_steps
-        x = (share * images).detach().requires_grad_(True)
-        with torch.enable_grad():
-            logits = torch.cat([classifier(part) for part in x.split(passes.BATCH)])
-            (slope,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), x)
-        total += slope / path_steps
+    for rows in torch.arange(len(images), device=images.device).split(BATCH):
+        for step in range(path_steps):
+            x = ((step + 0.5) / path_steps * images[rows]).detach().requires_grad_(True)
+            with torch.enable_grad():
+                logit = classifier(x).gather(1, classes[rows, None]).sum()
+                (slope,) = torch.autograd.grad(logit, x)
+            total[rows] += slope / path_steps
     return total * images
 
 
@@ -80,17 +81,6 @@ def importance_maps(
         "occlusion": lambda: occlusion(classifier, images, classes, patch, colour).abs(),
     }
     return {name: known[name]() for name in names}
-
-
-def agnostic_map(classifier: nn.Module, images: Tensor, starts: Tensor, batch: int = 64) -> Tensor:
-    """The attack-agnostic map at each image (models/regions.py) for the class that the classifier predicts."""
-    found = []
-    for part in images.split(batch):
-        x = part.detach().clone().requires_grad_(True)
-        with torch.enable_grad():
-            predicted = classifier(x.detach()).argmax(dim=1)
-            found.append(regions.attack_map(classifier, x, predicted, starts).detach())
-    return torch.cat(found)[:, 0]
 
 
 def smallest(

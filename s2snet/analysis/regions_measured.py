@@ -70,7 +70,7 @@ def measure(bench: Bench, classifier: nn.Module, options: SimpleNamespace) -> Me
     fooled = passes.right(classifier, test.images, test.labels) & (nearest > 0).all(dim=0)
     if not fooled.any():
         raise ValueError("study=regions: no image that the classifier gets right was fooled; is it trained?")
-    eps = options.eps or round(FACTOR * nearest.amin(dim=0)[fooled].median().item(), 3)
+    eps = options.eps or float(f"{FACTOR * nearest.amin(dim=0)[fooled].median().item():.3g}")
     gray_box = bench.tensors(
         "gray_box",
         lambda: {
