@@ -37,7 +37,8 @@ def regions(
     eps: float | None = None,
     steps: int = 30,
     losses: tuple[str, ...] | list[str] = ("cross_entropy", "dlr"),
-    restarts: int = 4,
+    restarts: int = 3,
+    restart_steps: int = 100,
     temperature: float = 0.1,
     draws: int = 3,
     pictures: int = 6,
@@ -46,8 +47,8 @@ def regions(
 
     Of the classifier of defence=none, in the L2 norm: a sign step is as large everywhere and has no region. The options
     are explained in conf/study/regions.yaml. Costs, per image: the minimal attacks; about (2 side / patch)^2 forwards;
-    up to steps x (losses + restarts) passes for each attacker while the image stands, those through a mask per image
-    about 3 (1 + starts) times as dear.
+    up to steps x losses + restart_steps x restarts passes for each attacker while the image stands, those through a
+    mask per image about 3 (1 + starts) times as dear.
     """
     options = SimpleNamespace(**{name: value for name, value in locals().items() if name != "bench"})
     _check(options)
@@ -76,7 +77,17 @@ def _check(options: SimpleNamespace) -> None:
             raise ValueError(f"study.regions.q={share}: a share of the pixels, above 0 and at most 0.5")
     if options.restarts < 0 or not options.losses:
         raise ValueError(f"study.regions.restarts={options.restarts}, losses={options.losses}: 0 or more, one or more")
-    for name in ("images", "train_images", "path_steps", "patch", "starts", "steps", "draws", "pictures"):
+    for name in (
+        "images",
+        "train_images",
+        "path_steps",
+        "patch",
+        "starts",
+        "steps",
+        "restart_steps",
+        "draws",
+        "pictures",
+    ):
         if getattr(options, name) < 1:
             raise ValueError(f"study.regions.{name}={getattr(options, name)}: at least 1")
 

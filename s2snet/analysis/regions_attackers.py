@@ -92,18 +92,20 @@ def craft(
     steps: int,
     losses: list[str],
     restarts: int,
+    restart_steps: int,
     temperature: float,
     seed: int,
 ) -> Tensor:
     """Adversarial images of APGD in the L2 ball of `eps`, run after run for those that the defence still gets right.
 
-    A run of `steps` from the clean image for each loss; then `restarts` runs from random starts with the first loss,
-    except for an attacker whose view hangs on the clean image's hole. A step is a forward and a backward of that view.
+    A run of `steps` from the clean image for each loss; then `restarts` runs of `restart_steps` from random starts with
+    the first loss, except for an attacker whose view hangs on the clean image's hole. A step is a forward and a
+    backward of that view.
     """
     sees = ATTACKERS[attacker]
-    runs = [{"loss": loss, "random_start": False} for loss in losses]
+    runs = [{"loss": loss, "steps": steps, "random_start": False} for loss in losses]
     if restarts and not sees.from_hole:
-        runs.append({"loss": losses[0], "random_start": True, "restarts": restarts})
+        runs.append({"loss": losses[0], "steps": restart_steps, "restarts": restarts, "random_start": True})
     crafted = images.clone()
     for run in runs:
         standing = torch.nonzero(passes.right(defended, crafted, labels, BATCH)).squeeze(1)
@@ -117,7 +119,6 @@ def craft(
                 labels[rows],
                 eps=eps,
                 norm="l2",
-                steps=steps,
                 leave_early=not (sees.from_hole and _chooses(defended)),
                 noise=Noise(seed, index[rows.cpu()]),
                 **run,

@@ -146,9 +146,10 @@ def adaptive(bench: Bench, known: Measured, options: SimpleNamespace) -> Stood:
             "steps": options.steps,
             "losses": list(options.losses),
             "restarts": options.restarts,
+            "restart_steps": options.restart_steps,
+            "temperature": options.temperature,
             "seed": bench.seed,
         }
-        how["temperature"] = options.temperature
         stood = {}
         if defended.has_purifier:
             stood["gray_box"] = passes.right(defended, known.gray_box, test.labels, BATCH)

@@ -31,6 +31,7 @@ TINY = {
     "steps": 3,
     "losses": ["cross_entropy"],
     "restarts": 1,
+    "restart_steps": 3,
     "draws": 2,
     "pictures": 2,
 }
@@ -157,7 +158,15 @@ def test_attackers_stay_in_the_ball_and_see_the_real_answer_first(attacker):
     sample = bench("regions", None, splits()).images(8)
     sees = regions_attackers.ATTACKERS[attacker].build(defended, sample.images, 0.1)
     assert torch.equal(sees(sample.images), defended(sample.images))
-    how = {"eps": 0.5, "steps": 4, "losses": ["cross_entropy"], "restarts": 1, "temperature": 0.1, "seed": 0}
+    how = {
+        "eps": 0.5,
+        "steps": 4,
+        "losses": ["cross_entropy"],
+        "restarts": 1,
+        "restart_steps": 3,
+        "temperature": 0.1,
+        "seed": 0,
+    }
     crafted = regions_attackers.craft(attacker, defended, *sample, **how)
     delta = crafted - sample.images
     assert 0 < delta.flatten(1).norm(dim=1).max() <= 0.5 + 1e-6

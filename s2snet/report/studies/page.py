@@ -5,6 +5,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from s2snet.report import page
+from s2snet.report.palette import DARK, LIGHT
 from s2snet.report.studies.sections import sections
 
 
@@ -18,6 +19,8 @@ def write_analysis(folder: str | Path) -> dict[str, Path]:
         .render(
             name=folder.name,
             studies=studies,
+            light=LIGHT,
+            dark=DARK,
             style=Markup((page.HERE / "page.css").read_text(encoding="utf-8")),
         )
     )

@@ -19,11 +19,11 @@ NAMED = {"random": "random pixels", "shifted": "V moved"}
 MODES = {"static": "one mask for all", "per_class": "a mask per class", "per_input": "a mask per image"}
 ATTACKERS = {
     "gray_box": "gray box",
-    "fixed": "mask of the clean image",
-    "recomputed": "mask recomputed",
+    "fixed": "fixed",
+    "recomputed": "recomputed",
     "bpda": "BPDA",
-    "soft": "mask softened",
-    "confined": "confined to what is left",
+    "soft": "softened",
+    "confined": "confined",
     "worst_case": "worst case",
 }
 
@@ -65,8 +65,9 @@ def figures(tables: dict[str, Rows]) -> list[Figure]:
             "What attackers who know of it leave standing",
             lambda axes: _attackers(tables["adaptive"], axes),
             "Accuracy with V taken out, judged by the defence itself, with 95 % intervals; the band is the undefended "
-            "classifier's under the same attack. An attacker that says nothing of a mask for all images is left out.",
-            width=8.6,
+            "classifier's. The mask: fixed at the clean image, recomputed at every step, passed over (BPDA), softened; "
+            "confined: to what V leaves. An attacker that says nothing of a mask for all images is left out.",
+            width=11.0,
             height=3.2,
             right=0.2,
         )
@@ -137,7 +138,7 @@ def _attackers(rows: Rows, axes: Axes) -> None:
         ends.append((100 * found["gray_box"]["value"], words, tint))
     percent_axis(axes)
     axes.set_xlim(-0.5, len(ATTACKERS) - 0.5)
-    axes.set_xticks(range(len(ATTACKERS)), [name.replace(" ", "\n", 1) for name in ATTACKERS.values()])
+    axes.set_xticks(range(len(ATTACKERS)), list(ATTACKERS.values()))
     label_ends(axes, ends)
 
 
