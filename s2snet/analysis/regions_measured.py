@@ -11,6 +11,7 @@ from s2snet.analysis.bench import Bench, Sample
 from s2snet.analysis.regions_maps import importance_maps, oracle_map, smallest, smoothed
 from s2snet.analysis.regions_parts import Knowledge, own_maps, per_input
 from s2snet.attacks import Noise, apgd
+from s2snet.data.files import readable
 
 IMPORTANCES = ("gradient_x_input", "integrated_gradients", "occlusion")
 FACTOR = 2.0  # eps=null: so many times the median of the smallest perturbations, most images then fall
@@ -34,7 +35,7 @@ class Measured:
 
 def measure(bench: Bench, classifier: nn.Module, options: SimpleNamespace) -> Measured:
     """All of it, from the bench's parts. ValueError where no image is fooled: then there is nothing to study."""
-    test, train = bench.images(options.images), bench.images(options.train_images, "train")
+    test, train = bench.images(options.images), _spread(bench, options.train_images)
     colour = train.images.mean(dim=(0, 2, 3))[:, None, None]
     chosen = {"sigma": options.sigma, "starts": options.starts, "eps": options.start_eps, "seed": bench.seed}
     same = {"classifier": classifier, "seed": bench.seed}
@@ -91,3 +92,12 @@ def measure(bench: Bench, classifier: nn.Module, options: SimpleNamespace) -> Me
         gray_box,
         knowledge,
     )
+
+
+def _spread(bench: Bench, count: int) -> Sample:
+    """That many training images from all over the split: some data sets are ordered by class."""
+    source = bench.splits.train
+    places = torch.linspace(0, len(source) - 1, min(count, len(source))).round().int().tolist()
+    items = [readable(source.__getitem__, place, len(source))[:3] for place in places]
+    images, labels, index = zip(*items, strict=True)
+    return Sample(torch.stack(images).to(bench.device), torch.tensor(labels).to(bench.device), torch.tensor(index))

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from s2snet import weights
-from s2snet.analysis import STUDIES, regions_attackers, regions_maps
+from s2snet.analysis import STUDIES, regions_attackers, regions_maps, regions_measured
 from s2snet.analysis.intervals import Estimate
 from s2snet.analysis.regions_claims import exactness, verdict
 from s2snet.analysis.regions_parts import Knowledge
@@ -197,6 +197,14 @@ def test_attackers_that_say_nothing_of_a_fixed_mask_are_left_out():
     assert regions_attackers.offered(Defended(None, classifier)) == ["recomputed"]
     assert regions_attackers.offered(static) == ["recomputed", "bpda", "confined"]
     assert regions_attackers.offered(Defended(known.per_input(0.25), classifier)) == list(regions_attackers.ATTACKERS)
+
+
+def test_training_images_are_of_all_classes_where_they_lie_class_by_class(tmp_path):
+    data = splits()
+    train = data.train.only(data.train.labels.argsort().tolist())
+    place = bench("regions", tmp_path, data._replace(train=train), {})
+    assert regions_measured._spread(place, 6).labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert len(regions_measured._spread(place, 1000).labels) == 60
 
 
 @pytest.mark.parametrize(
