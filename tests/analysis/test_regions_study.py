@@ -1,5 +1,6 @@
 """The study of regions: maps and attackers in closed form, controls that are none, a run on tiny networks."""
 
+import dataclasses
 import inspect
 import json
 
@@ -202,7 +203,7 @@ def test_attackers_that_say_nothing_of_a_fixed_mask_are_left_out():
 def test_training_images_are_of_all_classes_where_they_lie_class_by_class(tmp_path):
     data = splits()
     train = data.train.only(data.train.labels.argsort().tolist())
-    place = bench("regions", tmp_path, data._replace(train=train), {})
+    place = bench("regions", tmp_path, dataclasses.replace(data, train=train), {})
     assert regions_measured._spread(place, 6).labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert len(regions_measured._spread(place, 1000).labels) == 60
 
