@@ -22,8 +22,8 @@ from s2snet.report.studies import regions as shown
 from s2snet.report.studies.sections import section
 
 TINY = {
-    "images": 10,
-    "train_images": 12,
+    "images": 8,
+    "train_images": 9,
     "path_steps": 2,
     "attacks": ["ddn"],
     "q": 0.25,
@@ -257,9 +257,6 @@ def test_the_study_on_a_tiny_network(tmp_path):
     again.finish(STUDIES["regions"](again, **TINY), {"command": "x"})
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()} == parts
     assert json.loads((tmp_path / "study.json").read_text())["claims"] == first
-    STUDIES["regions"](bench("regions", tmp_path, splits(), {"none": classifier}), **TINY | {"eps": 0.3})
-    new = {path.name.split("-")[0] for path in (tmp_path / "parts").iterdir() if path.name not in parts}
-    assert "attacked" in new and not new & {"smallest", "importance", "agnostic", "pair"}
 
 
 @pytest.mark.parametrize(

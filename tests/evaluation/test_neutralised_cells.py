@@ -1,12 +1,14 @@
 """The neutralising purifiers in an evaluation: the routes that say something, a worst case, one line for bad files."""
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
 import torch
 from jobs import SIDE, evaluated, gray_box, line, lines, pictures, white_box
 from jobs import defence as made_up
 
-from s2snet import weights
+from s2snet import networks, weights
 from s2snet.models import build
 
 CLASSIFIER = {"name": "small_cnn", "widths": [4], "classes": 4}
@@ -76,3 +78,18 @@ def test_a_file_for_another_size_is_one_line(make, tmp_path):
             explicit=True,
         )
     assert "\n" not in str(error.value)
+
+
+def test_code_inside_a_purifier_is_run_with_the_settings_options_only(tmp_path):
+    inside = {"name": "custom", "target": "torch.nn:Flatten", "options": {"start_dim": 1}, "classes": SIDE * SIDE}
+    weights.save(build("neutralised_per_input", classifier=inside, size=SIDE), tmp_path / "p.safetensors")
+
+    def load(options: dict) -> torch.nn.Module:
+        settings = SimpleNamespace(classifier={"name": "custom", "target": "torch.nn:Flatten", "options": options})
+        return networks.load_autoencoder(tmp_path / "p.safetensors", settings)
+
+    assert load({"start_dim": 1}).classifier.target == "torch.nn:Flatten"
+    with pytest.raises(ValueError, match=r"has options={'start_dim': 1}, not {} as asked"):
+        load({})
+    with pytest.raises(ValueError, match=r"must be run"):
+        networks.load_autoencoder(tmp_path / "p.safetensors", SimpleNamespace(classifier={"name": "small_cnn"}))
