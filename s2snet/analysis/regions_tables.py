@@ -123,7 +123,8 @@ def neutralising(bench: Bench, known: Measured, options: SimpleNamespace) -> Kep
                 row[f"{name}_margin"] = found[f"{part} {name} margin"].mean()
                 row |= _prefixed(f"{name}_", found[f"{part} {name}"])
             rows.append(row)
-    bench.rows("neutralising", lambda: rows, right={str(key): right for key, right in kept.right.items()}, plain=plain)
+    facts = {str(key): [right, kept.margins[key]] for key, right in kept.right.items()}
+    bench.rows("neutralising", lambda: rows, values=facts, plain=plain)
     return kept
 
 
