@@ -92,13 +92,16 @@ def begin_with_vgg16(autoencoder: nn.Module, settings) -> int:
 
 def load_classifier(path: str | Path, settings) -> nn.Module:
     """The classifier of a weights file. One that needs a user's code needs the settings' own target and options."""
-    asked = settings.classifier
-    if asked["name"] == "custom":
-        stored = weights.read_header(path)["module"]
-        # The options too: a function may run what they name, and the header is somebody else's.
-        if isinstance(stored, dict) and stored.get("options") != asked["options"]:
-            raise ValueError(f"{path}: has options={stored.get('options')}, not {asked['options']} as asked")
-    return weights.load(path, trusted=asked.get("target"))
+    if settings.classifier["name"] == "custom":
+        _same_options(path, weights.read_header(path)["module"], settings)
+    return weights.load(path, trusted=settings.classifier.get("target"))
+
+
+def _same_options(path: str | Path, stored: Any, settings) -> None:
+    """ValueError for options that are not the settings': a function may run what they name, and a header is foreign."""
+    asked = settings.classifier["options"]
+    if isinstance(stored, dict) and stored.get("options") != asked:
+        raise ValueError(f"{path}: has options={stored.get('options')}, not {asked} as asked")
 
 
 def load_autoencoder(path: str | Path, settings) -> nn.Module:
@@ -107,7 +110,11 @@ def load_autoencoder(path: str | Path, settings) -> nn.Module:
     In eval mode with its `.header`. ValueError, in one line, for what cannot be loaded.
     """
     if not str(path).endswith(_AUTHORS):
-        return weights.load(path)
+        inside = weights.read_header(path)["module"]
+        inside = inside.get("classifier") if isinstance(inside, dict) else None  # a purifier may have one of its own
+        if isinstance(inside, dict) and inside.get("name") == "custom" == settings.classifier["name"]:
+            _same_options(path, inside, settings)
+        return weights.load(path, trusted=settings.classifier.get("target"))
     module = models.build(**settings.autoencoder)
     if not isinstance(module, models.SegNet):
         raise ValueError(f"{path}: a state dict for a SegNet; autoencoder={settings.autoencoder['name']} is none")

@@ -103,8 +103,11 @@ def load(path: str | Path, device: str | torch.device = "cpu", trusted: str | No
 
 
 def _trust(path: str | Path, config: Any, trusted: str | None) -> None:
-    """ValueError where the config names code to import and it is not exactly the trusted target."""
-    if not isinstance(config, dict) or config.get("name") != "custom" or config.get("target") == trusted is not None:
+    """ValueError where the config, or that of a classifier inside, names code to import and it is not the trusted."""
+    if not isinstance(config, dict):
+        return
+    _trust(path, config.get("classifier"), trusted)
+    if config.get("name") != "custom" or config.get("target") == trusted is not None:
         return
     given = "none was given" if trusted is None else f"not {trusted}"
     raise ValueError(

@@ -12,6 +12,7 @@ from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Bench, Claim
 from s2snet.analysis.directions import directions
 from s2snet.analysis.gradients import gradients
 from s2snet.analysis.linearity.study import linearity
+from s2snet.analysis.regions import regions
 from s2snet.analysis.relations import relations
 
 STUDIES: dict[str, Callable[..., list[Claim]]] = {
@@ -19,6 +20,7 @@ STUDIES: dict[str, Callable[..., list[Claim]]] = {
     "relations": relations,
     "linearity": linearity,
     "directions": directions,
+    "regions": regions,
 }
 
 __all__ = ["FAILS", "HOLDS", "STUDIES", "UNDECIDED", "Bench", "Claim"]

@@ -15,6 +15,7 @@ from s2snet.models.cifar_resnet import resnet20, resnet32, resnet44, resnet56
 from s2snet.models.custom import custom
 from s2snet.models.defended import Defended, Identity, freeze
 from s2snet.models.mlp import MLP
+from s2snet.models.neutralised import Neutralised, NeutralisedPerInput
 from s2snet.models.published import Entry, load_published
 from s2snet.models.segnet import SegNet, load_authors, segnet_small
 from s2snet.models.small_cnn import SmallCNN
@@ -37,7 +38,11 @@ CLASSIFIERS = {
 # Whose weights have names of their own: (arch, name) -> where they are and the input they are for.
 ENTRIES = {"torchvision": torchvision_weights, "timm": timm_weights}
 AUTOENCODERS = {"segnet": SegNet, "segnet_small": segnet_small}
-PURIFIERS = AUTOENCODERS | {"subspace": Subspace}  # those that are not trained in stages too
+PURIFIERS = AUTOENCODERS | {  # those that are not trained in stages too
+    "subspace": Subspace,
+    "neutralised": Neutralised,
+    "neutralised_per_input": NeutralisedPerInput,
+}
 MODULES = CLASSIFIERS | PURIFIERS
 
 __all__ = [

@@ -40,7 +40,9 @@ def _pairs(module: nn.Module, probe: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
 
     def before_batch_norm(layer, inputs) -> None:
         if id(inputs[0]) in made and not layer.training:
-            found.append((made[id(inputs[0])][0], layer))
+            pair = made[id(inputs[0])][0], layer
+            if pair not in found:  # a network may ask a part of it more than once
+                found.append(pair)
 
     hooks = [
         layer.register_forward_hook(after_convolution)

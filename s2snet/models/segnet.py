@@ -161,8 +161,13 @@ class SegNet(nn.Module):
 
     @property
     def has_indices(self) -> bool:
-        """Whether pooling indices lead the way up, so that `soft` differs from a plain pass."""
+        """Whether pooling indices lead the way up."""
         return self.decoder.unpool == "indices"
+
+    @property
+    def softens(self) -> bool:
+        """Whether `soft` differs from a plain pass."""
+        return self.has_indices
 
     def encode(self, images: Tensor, temperature: float | None = None) -> Code:
         if min(images.shape[2:]) < self.minimum_side:

@@ -66,7 +66,7 @@ def fitted(defended: Defended, surrogate: nn.Module, fit_steps: int) -> nn.Modul
 
 
 class Soft(nn.Module):
-    """A defended SegNet whose pooling indices are differentiated as a soft assignment."""
+    """A defended module whose purifier's choices (pooling indices, a mask) are differentiated as soft ones."""
 
     def __init__(self, defended: Defended, temperature: float):
         super().__init__()
@@ -77,7 +77,7 @@ class Soft(nn.Module):
 
 
 def soft(defended: Defended, surrogate: None, temperature: float) -> nn.Module:
-    """Exact gradients plus what a moving pooling index would do (SegNet.soft)."""
+    """Exact gradients plus what a moving pooling index or mask would do (`soft` of the purifier)."""
     return Soft(defended, temperature)
 
 
@@ -138,8 +138,8 @@ def _with_purifier(defended: Defended, random: bool) -> bool:
     return defended.has_purifier
 
 
-def _with_indices(defended: Defended, random: bool) -> bool:
-    return getattr(defended.purifier, "has_indices", False)
+def _with_choices(defended: Defended, random: bool) -> bool:
+    return getattr(defended.purifier, "softens", False)
 
 
 def _at_random(defended: Defended, random: bool) -> bool:
@@ -149,7 +149,7 @@ def _at_random(defended: Defended, random: bool) -> bool:
 ROUTES = {
     "exact": Route(exact, _always),
     "identity": Route(identity, _with_purifier),
-    "soft": Route(soft, _with_indices, ("temperature",)),
+    "soft": Route(soft, _with_choices, ("temperature",)),
     "learned": Route(fitted, _with_purifier, ("fit_steps",), "learned"),
     "affine": Route(fitted, _with_purifier, ("fit_steps",), "affine"),
     "smoothed": Route(smoothed, _with_purifier, ("smoothing", "draws")),

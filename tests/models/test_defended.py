@@ -11,6 +11,7 @@ SMALL = {
     "segnet": {"channels": 1, "widths": [2, 4], "convs": [1, 1], "mean": [0.5], "std": [0.5]},
     "torchvision": {"arch": "squeezenet1_1", "classes": 10},
     "timm": {"arch": "resnet10t", "classes": 10},
+    "neutralised_per_input": {"classifier": {"name": "small_cnn", "widths": [4]}},
     "custom": {"target": "torch.nn:AdaptiveAvgPool2d", "options": {"output_size": 1}},
 }
 

@@ -7,7 +7,11 @@ from torch import nn
 from s2snet.models import MODULES, build
 from s2snet.models.folded import folded
 
-SMALL = {"segnet": {"channels": 1, "widths": [2, 4], "convs": [1, 1], "mean": [0.5], "std": [0.5]}}
+SMALL = {
+    "segnet": {"channels": 1, "widths": [2, 4], "convs": [1, 1], "mean": [0.5], "std": [0.5]},
+    "neutralised": {"size": 16},
+    "neutralised_per_input": {"size": 16, "classifier": {"name": "small_cnn", "widths": [4, 8]}},
+}
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in ("torchvision", "timm", "custom")])

@@ -6,11 +6,12 @@ A file has TITLE, QUESTION (what is asked, in two or three sentences, with the p
 
 from types import ModuleType
 
-from s2snet.report.studies import directions, gradients, linearity, relations
+from s2snet.report.studies import directions, gradients, linearity, regions, relations
 
 STUDIES: dict[str, ModuleType] = {
     "gradients": gradients,
     "relations": relations,
     "linearity": linearity,
     "directions": directions,
+    "regions": regions,
 }

@@ -1,0 +1,155 @@
+"""How the study of regions is shown: overlap, the perturbation's share, accuracies without each part, the attackers."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from s2snet.report.figures.curves import label_ends, percent_axis
+from s2snet.report.palette import LIGHT
+from s2snet.report.studies.figure import Figure
+
+TITLE = "Where it looks, where attacks go"
+QUESTION = (
+    "Do attacks alter the pixels that a classifier looks at? If some pixels are altered and not looked at, what is it "
+    "worth to take them out, before an attacker who does not know of it and before one who does? After arXiv "
+    "2011.10794, by definitions of our own: B is critical to both, I to the classifier, V to the attack, N to neither."
+)
+PARTS = {"V": 3, "I": 1, "B": 4, "N": 5, "random": 0, "shifted": 6}  # part or control: its colour
+NAMED = {"random": "random pixels", "shifted": "V moved"}
+MODES = {"static": "one mask for all", "per_class": "a mask per class", "per_input": "a mask per image"}
+ATTACKERS = {
+    "gray_box": "gray box",
+    "fixed": "fixed",
+    "recomputed": "recomputed",
+    "bpda": "BPDA",
+    "soft": "softened",
+    "confined": "confined",
+    "worst_case": "worst case",
+}
+
+Rows = list[dict[str, Any]]
+
+
+def figures(tables: dict[str, Rows]) -> list[Figure]:
+    """Every figure of the study."""
+    found = [
+        Figure(
+            "overlap",
+            "Overlap of the regions",
+            lambda axes: _overlap(tables["overlap"], axes),
+            "Intersection over union of the region of importance and the oracle region of attack, over the share "
+            " of pixels that each takes; with 95 % intervals. Random: a mask of equal area.",
+            right=0.27,
+        ),
+        Figure(
+            "energy",
+            "Where the perturbation is",
+            lambda axes: _energy(tables["energy"], axes),
+            "Share of the squared L2 perturbation in each part, the parts found without an attack. Bars are the parts' "
+            "areas.",
+        ),
+    ]
+    for mode, words in MODES.items():
+        found.append(
+            Figure(
+                f"without-{mode}",
+                f"Accuracy without a part: {words}",
+                lambda axes, mode=mode: _without(tables["neutralising"], mode, axes),
+                "Lines: gray box accuracy over the share q that each region takes. Crosses: clean accuracy.",
+                right=0.27,
+            )
+        )
+    found.append(
+        Figure(
+            "attackers",
+            "What attackers who know of it leave standing",
+            lambda axes: _attackers(tables["adaptive"], axes),
+            "Accuracy with V taken out, judged by the defence itself, with 95 % intervals; the band is the undefended "
+            "classifier's. The mask: fixed at the clean image, recomputed at every step, passed over (BPDA), softened; "
+            "confined: to what V leaves. An attacker that says nothing of a mask for all images is left out.",
+            width=11.0,
+            height=3.2,
+            right=0.2,
+        )
+    )
+    return found
+
+
+def _overlap(rows: Rows, axes: Axes) -> None:
+    rows = [row for row in rows if row["main"]]
+    ends = []
+    for control, name, tint in (
+        (None, "the image's own", LIGHT[3]),
+        ("other image", "another image's", LIGHT[1]),
+        ("random", "random", LIGHT[0]),
+    ):
+        line = sorted((row for row in rows if row["control"] == control), key=lambda row: row["q"])
+        if line:
+            _line(axes, line, "", tint)
+            ends.append((100 * line[-1]["value"], name, tint))
+    percent_axis(axes)
+    axes.set_xlabel("share of pixels in each region")
+    label_ends(axes, ends)
+
+
+def _energy(rows: Rows, axes: Axes) -> None:
+    rows = [row for row in rows if row["attack_map"] == "agnostic" and row["main"]]
+    attacks = list(dict.fromkeys(row["attack"] for row in rows))
+    for place, part in enumerate("BIVN"):
+        found = [row for row in rows if row["part"] == part]
+        axes.bar(place, 100 * found[0]["area"], width=0.7, color=LIGHT[0], alpha=0.25)
+        for row in found:
+            x = place + 0.22 * (attacks.index(row["attack"]) - (len(attacks) - 1) / 2)
+            _point(axes, x, row, "", LIGHT[PARTS[part]], "os^v"[attacks.index(row["attack"])])
+    percent_axis(axes)
+    axes.set_xticks(range(4), list("BIVN"))
+    marks = ", ".join(f"{name} {mark}" for name, mark in zip(attacks, ("circle", "square", "up", "down"), strict=False))
+    axes.set_xlabel(f"q = {rows[0]['q']:g}; {marks}")
+
+
+def _without(rows: Rows, mode: str, axes: Axes) -> None:
+    main = [row for row in rows if row["mode"] == mode and row["main"]]
+    ends = []
+    (plain,) = [row for row in rows if row["part"] == "nothing"]
+    axes.axhline(100 * plain["gray_box_value"], color=LIGHT[0], linewidth=1, linestyle=":")
+    for part, slot in PARTS.items():
+        line = sorted((row for row in main if row["part"] == part), key=lambda row: row["q"])
+        if line:
+            _line(axes, line, "gray_box_", LIGHT[slot], dashed=part in NAMED)
+            axes.plot([row["q"] for row in line], [100 * row["clean_value"] for row in line], "x", color=LIGHT[slot],
+                      markersize=4)  # fmt: skip
+            ends.append((100 * line[-1]["gray_box_value"], NAMED.get(part, part), LIGHT[slot]))
+    percent_axis(axes)
+    axes.set_xlabel("share q of pixels in each region")
+    label_ends(axes, ends)
+
+
+def _attackers(rows: Rows, axes: Axes) -> None:
+    (bare,) = [row for row in rows if row["mode"] == "undefended" and row["attacker"] == "worst_case"]
+    axes.axhspan(100 * bare["low"], 100 * bare["high"], color=LIGHT[0], alpha=0.18, linewidth=0)
+    chosen = [row for row in rows if row["main"] and row["part"] == "V"]
+    ends = [(100 * bare["value"], "undefended", LIGHT[0])]
+    for place, (mode, words) in enumerate(MODES.items()):
+        found = {row["attacker"]: row for row in chosen if row["mode"] == mode}
+        tint, mark = LIGHT[1 + place], "osD"[place]
+        for x, attacker in enumerate(ATTACKERS):
+            if attacker in found:
+                _point(axes, x + 0.18 * (place - 1), found[attacker], "", tint, mark)
+        ends.append((100 * found["gray_box"]["value"], words, tint))
+    percent_axis(axes)
+    axes.set_xlim(-0.5, len(ATTACKERS) - 0.5)
+    axes.set_xticks(range(len(ATTACKERS)), list(ATTACKERS.values()))
+    label_ends(axes, ends)
+
+
+def _line(axes: Axes, rows: Rows, prefix: str, tint: str, dashed: bool = False) -> None:
+    x = [row["q"] for row in rows]
+    value, low, high = ([100 * row[f"{prefix}{column}"] for row in rows] for column in ("value", "low", "high"))
+    axes.fill_between(x, low, high, color=tint, alpha=0.12, linewidth=0)
+    axes.plot(x, value, color=tint, linewidth=1.6, linestyle="--" if dashed else "-", marker="o", markersize=3.5)
+
+
+def _point(axes: Axes, x: float, row: dict[str, Any], prefix: str, tint: str, mark: str) -> None:
+    value, low, high = (100 * row[f"{prefix}{column}"] for column in ("value", "low", "high"))
+    axes.plot([x, x], [low, high], color=tint, linewidth=1.2)
+    axes.plot([x], [value], marker=mark, color=tint, markersize=5, linestyle="none")
