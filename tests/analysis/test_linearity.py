@@ -303,6 +303,8 @@ def test_a_paper_figure_is_met_by_an_interval_that_comes_near():
     assert paper.met(figure, Estimate(0.70, 0.66, 0.76, 100), within=0.05)
     assert not paper.met(figure, Estimate(0.70, 0.66, 0.74, 100), within=0.05)
     assert not paper.met(figure, Estimate(0.90, 0.86, 0.94, 100), within=0.05)
+    assert not paper.met(paper.Figure("x", "section 0", 0.0094), share(190, 10000), 0.05)
+    assert paper.met(paper.Figure("x", "section 0", 0.999), share(10000, 10000), 0.05)
     bound = paper.Figure("x", "section 0", 0.05, at_least=True)
     assert paper.met(bound, share(50, 100), 0.05) and not paper.met(bound, share(5, 100), 0.05)
     near, far = (paper.claim("maxout", share(n, 1000), None, 0.05, "reason") for n in (880, 500))

@@ -51,10 +51,12 @@ def of_paper(bench: Bench, eps: float, epochs: int, members: int, within: float)
                 found, clipped = ours[key]
                 row = {"figure": key, "what": figure.says, "section": figure.section, "paper": figure.value}
                 row |= {"found": found.value, "low": found.low, "high": found.high, "n": found.n}
-                yield row | {"clipped": clipped and clipped.value, "met": paper.met(figure, found, within)}
+                row |= {"clipped": clipped and clipped.value, "tolerance": paper.tolerance(figure, within)}
+                yield row | {"met": paper.met(figure, found, within)}
 
     known = {key: [each and list(vars(each).values()) for each in both] for key, both in ours.items()}
-    bench.rows("paper", rows, ours=known, within=within)
+    tolerances = {key: paper.tolerance(paper.FIGURES[key], within) for key in ours}
+    bench.rows("paper", rows, ours=known, tolerances=tolerances)
     if bench.data != "mnist" or eps != paper.EPS:
         return []
     pixels = bench.splits.test[0][0].numel()

@@ -57,11 +57,20 @@ FIGURES = {
 }
 
 
+def tolerance(figure: Figure, within: float) -> float:
+    """How far from the figure still meets it: `within`, and near 0 and 1 half of the distance to that end.
+
+    But half a point at least, so that 100.0 % meets 99.9 %, and 1.9 % does not meet 0.94 %.
+    """
+    return min(within, max(min(figure.value, 1 - figure.value) / 2, 0.005))
+
+
 def met(figure: Figure, ours: Estimate, within: float) -> bool:
-    """Whether our interval comes within `within` (a share) of the paper's figure, or lies beyond its lower bound."""
+    """Whether our interval comes within the tolerance of the paper's figure, or lies beyond its lower bound."""
     if figure.at_least:
         return ours.low > figure.value
-    return ours.low - within <= figure.value <= ours.high + within
+    apart = tolerance(figure, within)
+    return ours.low - apart <= figure.value <= ours.high + apart
 
 
 def claim(key: str, ours: Estimate, clipped: Estimate | None, within: float, because: str) -> Claim:
