@@ -234,6 +234,19 @@ def of_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: 
                 )
             )
 
+    first = max((count for basis, count in at if basis == "attacks" and ("random", count) in at), default=None)
+    if first is not None:
+        d = at["attacks", first]["dimensions"]
+        for name, says, value in (("carry", "more accuracy", accuracy), ("cheap", "cheaper attacks", fooled)):
+            claims.append(
+                Claim(
+                    f"first_order_{name}",
+                    f"{d} first-order directions, those of free perturbations, give {says} than as many random ones.",
+                    PAPER,
+                    f"{value('attacks', first).percent()} against {value('random', first).percent()}",
+                    apart(value("attacks", first), value("random", first)),
+                )
+            )
     whole = max(row["per_class"] for row in rows)
     if whole > largest and ("least", whole) in at:
         claims.append(
