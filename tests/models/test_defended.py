@@ -16,10 +16,10 @@ SMALL = {
 }
 
 
-def small(name: str):
+def small(name: str, **more):
     if name == "timm":
         pytest.importorskip("timm")
-    return build(name, **SMALL.get(name, {})).eval()
+    return build(name, **SMALL.get(name, {}), **more).eval()
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -35,7 +35,7 @@ def test_modules_keep_what_they_were_built_from(name):
 @pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name != "custom"])
 @pytest.mark.parametrize("size", [28, 33, 64])
 def test_classifiers_give_logits_for_any_size(name, size):
-    module = small(name)
+    module = small(name, **({"size": size} if name == "mlp" else {}))  # which is for one size
     with torch.no_grad():
         logits = module(torch.rand(2, module.config["channels"], size, size))
     assert logits.shape == (2, 10)
@@ -86,3 +86,10 @@ def test_freeze_is_eval_without_gradients():
     module(images).sum().backward()
     assert images.grad.abs().sum() > 0  # gradients pass through it all the same
     assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())
+
+
+def test_an_mlp_without_hidden_layers_is_softmax_regression():
+    module = build("mlp", channels=2, size=3, classes=4, hidden=[])
+    images = torch.rand(5, 2, 3, 3)
+    (weight, bias) = module.layers[1].parameters()
+    assert torch.equal(module(images), torch.nn.functional.linear((images.flatten(1) - 0.5) / 0.5, weight, bias))

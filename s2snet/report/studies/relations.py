@@ -131,27 +131,26 @@ def _wrapped(name: str) -> str:
 
 
 def _information(names: list[str], networks: Rows, cross: Rows) -> Figure:
-    def draw(axes: Axes) -> None:
-        for slot, row in enumerate(networks):
-            others = [r["accuracy"] for r in cross if r["signal"] == row["network"] != r["reader"]]
-            x, y = row["nmi"], 100 * sum(others) / len(others)
-            tint, mark = LIGHT[colour(slot)], MARKERS[slot % len(MARKERS)]
-            axes.plot([row["nmi_low"], row["nmi_high"]], [y, y], color=tint, linewidth=1.2)
-            axes.plot([x], [y], color=tint, marker=mark, markersize=6, linestyle="none")
-            axes.annotate(row["network"], (x, y), xytext=(6, 5), textcoords="offset points", color=tint, fontsize=9)
-        axes.margins(x=0.18, y=0.15)
-        axes.set_xlabel("mutual information with the image, normalised")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %" if value == round(value) else f"{value:.1f} %")
-        axes.grid(axis="y", linewidth=0.6)
-        axes.set_axisbelow(True)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-
     return Figure(
         "information",
-        "What an S2SNet keeps, and how well the others read it",
-        draw,
+        "What an S2SNet keeps, and how the others read it",
+        partial(_draw_information, networks=networks, cross=cross),
         "Across: the mutual information of image and S2SNet's picture, with its 95 % interval. Upwards: the mean "
         "accuracy of the other classifiers on these pictures.",
+        right=room(dict(zip(names, names, strict=True))),
     )
+
+
+def _draw_information(axes: Axes, networks: Rows, cross: Rows) -> None:
+    ends = []
+    for slot, row in enumerate(networks):
+        others = [r["accuracy"] for r in cross if r["signal"] == row["network"] != r["reader"]]
+        y = 100 * sum(others) / len(others)
+        tint, mark = LIGHT[colour(slot)], MARKERS[slot % len(MARKERS)]
+        axes.plot([row["nmi_low"], row["nmi_high"]], [y, y], color=tint, linewidth=1.2, clip_on=False)
+        axes.plot([row["nmi"]], [y], color=tint, marker=mark, markersize=6, linestyle="none", clip_on=False)
+        ends.append((y, row["network"], tint))
+    axes.margins(x=0.08)
+    axes.set_xlabel("mutual information, normalised")
+    percent_axis(axes)
+    label_ends(axes, ends)
