@@ -6,7 +6,7 @@ from torch import Tensor
 
 from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Claim
 from s2snet.analysis.intervals import Estimate, mean
-from s2snet.analysis.regions_tables import Kept, Overlap, Stood
+from s2snet.analysis.regions_tables import Kept, Overlap, Stood, of_images
 
 PAPER = "arXiv 2011.10794, abstract; measured by our definitions"
 OURS = "ours"
@@ -16,10 +16,10 @@ MASKED = "the choice of a mask has no gradient: the exact one is masked, and onl
 
 
 def verdict(estimate: Estimate) -> str:
-    """Holds where the interval lies above 0, fails where it lies below, and is undecided between."""
+    """Holds where the interval lies above 0, fails where nothing of it does, and is undecided between."""
     if estimate.low > 0:
         return HOLDS
-    return FAILS if estimate.high < 0 else UNDECIDED
+    return FAILS if estimate.high <= 0 else UNDECIDED
 
 
 def exactness(masked: Estimate) -> str:
@@ -52,32 +52,32 @@ def _overlap(found: Overlap, options: SimpleNamespace) -> list[Claim]:
             "Attacks alter the pixels that the classifier looks at more than chance has it.",
             PAPER,
             f"IoU of the two regions ({q:g} of the pixels each; {look}; {', '.join(options.attacks)}) "
-            f"{_plain(_mean(own))}, less that with random masks of equal area {_plain(chance)}; "
-            f"Spearman {_plain(_mean(rank))}",
+            f"{_plain(of_images(own))}, less that with random masks of equal area {_plain(chance)}; "
+            f"Spearman {_plain(of_images(rank))}",
             verdict(chance),
         ),
         Claim(
             "co_location_is_the_images_own",
             "That overlap is the image's own, not one of any two images of the data.",
             OURS,
-            f"IoU with other images' region of attack {_plain(_mean(others))}, the own less that {_plain(specific)}; "
-            f"Spearman with them {_plain(_mean(alike))}",
+            f"IoU with other images' region of attack {_plain(of_images(others))}, the own less that "
+            f"{_plain(specific)}; Spearman with them {_plain(of_images(alike))}",
             verdict(specific),
         ),
         Claim(
             "agnostic_stands_for_oracle",
             "The attack map that runs no attack finds where the image's attacks go.",
             OURS,
-            f"Spearman with the oracle {_plain(_mean(agnostic))}, less that with other images' {_plain(spread)}",
+            f"Spearman with the oracle {_plain(of_images(agnostic))}, less that with other images' {_plain(spread)}",
             verdict(spread),
         ),
         Claim(
             "vulnerable_and_unimportant",
             "There is a region that attacks favour and the classifier does not look at.",
             PAPER,
-            f"V, found without an attack, is {_percent(_mean(area))} of the pixels and holds "
-            f"{_percent(_mean(share))} of the squared perturbation of {attack}, difference "
-            f"{_percent(beyond)}; the region of importance holds {_percent(_mean(looked))}",
+            f"V, found without an attack, is {_percent(of_images(area))} of the pixels and holds "
+            f"{_percent(of_images(share))} of the squared perturbation of {attack}, difference "
+            f"{_percent(beyond)}; the region of importance holds {_percent(of_images(looked))}",
             verdict(beyond),
         ),
     ]
@@ -98,16 +98,16 @@ def _neutralising(eps: float, kept: Kept, options: SimpleNamespace, mode: str) -
             f"V is unimportant for classification: taking it out ({HOW[mode]}) costs less than taking out I.",
             PAPER,
             f"margin in logits without V less that without I {_plain(harm)}, less that without random pixels of "
-            f"V's area {_plain(spared)}; clean accuracy {_percent(_mean(kept.plain['clean']))} with all pixels, "
-            f"without V {_percent(_mean(clean['V']))}, without I {_percent(_mean(clean['I']))}",
+            f"V's area {_plain(spared)}; clean accuracy {_percent(of_images(kept.plain['clean']))} with all pixels, "
+            f"without V {_percent(of_images(clean['V']))}, without I {_percent(of_images(clean['I']))}",
             verdict(harm),
         ),
         Claim(
             f"gray_box_{mode}",
             f"Neutralising V ({HOW[mode]}) helps against an attack that does not know of it.",
             PAPER,
-            f"gray box accuracy at L2 {eps:g}: {_percent(_mean(kept.plain['gray_box']))} with all pixels, "
-            f"{_percent(_mean(gray['V']))} without V, difference {_percent(gained)}",
+            f"gray box accuracy at L2 {eps:g}: {_percent(of_images(kept.plain['gray_box']))} with all pixels, "
+            f"{_percent(of_images(gray['V']))} without V, difference {_percent(gained)}",
             verdict(gained),
         ),
         Claim(
@@ -115,7 +115,7 @@ def _neutralising(eps: float, kept: Kept, options: SimpleNamespace, mode: str) -
             f"It is V that does it ({HOW[mode]}): taking out as many pixels anywhere helps less.",
             OURS,
             f"gray box accuracy without V less that without random pixels {_percent(better)}; without random pixels "
-            f"{_percent(_mean(gray['random']))}, without V moved elsewhere {_percent(_mean(gray['shifted']))}",
+            f"{_percent(of_images(gray['random']))}, without V moved elsewhere {_percent(of_images(gray['shifted']))}",
             verdict(better),
         ),
     ]
@@ -134,7 +134,7 @@ def _adaptive(eps: float, everything: Stood, options: SimpleNamespace, mode: str
         f"adaptive_{mode}",
         f"Neutralising V ({HOW[mode]}) still helps when the attacker knows of it.",
         OURS,
-        f"worst case at L2 {eps:g} {_percent(_mean(stood['worst_case']))}, undefended {_percent(_mean(bare))}, "
+        f"worst case at L2 {eps:g} {_percent(of_images(stood['worst_case']))}, undefended {_percent(of_images(bare))}, "
         f"difference {_percent(gained)}. By attacker: {each}",
         verdict(gained),
         "" if verdict(gained) == HOLDS else REMOVED,
@@ -154,8 +154,8 @@ def _decisive(stood: Stood, options: SimpleNamespace) -> list[Claim]:
             "confined_to_what_is_left",
             "Confined to what V (one mask for all images) leaves, an attack fools fewer images than with every pixel.",
             OURS,
-            f"{_percent(_mean(static['confined']))} stand against the confined attack, {_percent(_mean(bare))} of the "
-            f"undefended classifier's against the free one, difference {_percent(left)}",
+            f"{_percent(of_images(static['confined']))} stand against the confined attack, {_percent(of_images(bare))} "
+            f"of the undefended classifier's against the free one, difference {_percent(left)}",
             verdict(left),
             "" if verdict(left) == HOLDS else REMOVED,
         ),
@@ -163,8 +163,8 @@ def _decisive(stood: Stood, options: SimpleNamespace) -> list[Claim]:
             "adaptive_better_than_random",
             "In the worst case, taking out V (one mask for all images) protects better than as many random pixels.",
             OURS,
-            f"worst case without V {_percent(_mean(static['worst_case']))}, without random pixels "
-            f"{_percent(_mean(random['worst_case']))}, difference {_percent(better)}",
+            f"worst case without V {_percent(of_images(static['worst_case']))}, without random pixels "
+            f"{_percent(of_images(random['worst_case']))}, difference {_percent(better)}",
             verdict(better),
         ),
         Claim(
@@ -178,13 +178,9 @@ def _decisive(stood: Stood, options: SimpleNamespace) -> list[Claim]:
     ]
 
 
-def _mean(values: Tensor) -> Estimate:
-    return mean(values.double().cpu())
-
-
 def _difference(first: Tensor, second: Tensor) -> Estimate:
     """The mean difference of paired observations."""
-    return _mean(first.double() - second.double())
+    return mean((first.double() - second.double()).cpu())
 
 
 def _plain(estimate: Estimate) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from s2snet.analysis import passes
 from s2snet.analysis.bench import Bench
-from s2snet.analysis.intervals import Estimate, mean
+from s2snet.analysis.intervals import Estimate, mean, share
 from s2snet.analysis.regions_attackers import BATCH, craft, offered
 from s2snet.analysis.regions_maps import PARTS, energy, likeness, partition
 from s2snet.analysis.regions_measured import Measured
@@ -63,11 +63,11 @@ def overlap(bench: Bench, known: Measured, options: SimpleNamespace) -> Overlap:
             for part, mask in partition(looks[options.importance], maps, q).items():
                 area = mask.flatten(1).double().mean(dim=1)
                 for attack, adversarial in known.attacked.items():
-                    share = energy((adversarial - known.test.images)[chosen], mask)
-                    found.energies[name, q, part, attack] = share, area
+                    inside = energy((adversarial - known.test.images)[chosen], mask)
+                    found.energies[name, q, part, attack] = inside, area
                     of = {"attack_map": name, "q": q, "main": q == options.q, "part": part, "attack": attack}
                     of["area"] = area.mean()
-                    rows["energy"].append({**of, **_columns(share)})
+                    rows["energy"].append({**of, **_columns(inside)})
     facts = {"maps": [*looks.values(), *attack_maps.values()], "shares": shares, "importance": options.importance}
     for table, lines in rows.items():
         bench.rows(table, lambda lines=lines: lines, attacked=known.attacked, **facts)
@@ -181,9 +181,16 @@ def _shares(options: SimpleNamespace) -> list[float]:
     return sorted({*options.sweep, options.q})
 
 
+def of_images(values: Tensor) -> Estimate:
+    """The mean over images [n]: of right or not with Wilson's interval, of other values with the bootstrap's."""
+    values = values.double().cpu()
+    if ((values == 0) | (values == 1)).all():
+        return share(int(values.sum()), len(values))
+    return mean(values)
+
+
 def _columns(values: Tensor) -> dict[str, Any]:
-    """The mean over images with its interval."""
-    found: Estimate = mean(values.double().cpu())
+    found = of_images(values)
     return {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
 
 

@@ -209,7 +209,8 @@ def test_training_images_are_of_all_classes_where_they_lie_class_by_class(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "low, high, expected", [(0.1, 0.2, "holds"), (-0.2, -0.1, "fails"), (-0.1, 0.1, "undecided"), (0, 0.1, "undecided")]
+    "low, high, expected",
+    [(0.1, 0.2, "holds"), (-0.2, -0.1, "fails"), (-0.1, 0.1, "undecided"), (0, 0.1, "undecided"), (0, 0, "fails")],
 )
 def test_verdicts_are_read_off_the_interval(low, high, expected):
     assert verdict(Estimate((low + high) / 2, low, high, 9)) == expected
