@@ -9,10 +9,11 @@ from benches import bench, splits
 from torch import nn
 
 from s2snet import weights
-from s2snet.analysis import STUDIES, directions_claims
-from s2snet.analysis.directions_bases import at_random, joined, of_attacks, orthonormal, places, within
-from s2snet.analysis.directions_curvature import MeanHessian, eigenpairs, step_length, toward
-from s2snet.analysis.directions_measures import confined, projector, traced_logits, universal
+from s2snet.analysis import STUDIES
+from s2snet.analysis.directions import claims as directions_claims
+from s2snet.analysis.directions.bases import at_random, joined, of_attacks, orthonormal, places, within
+from s2snet.analysis.directions.curvature import MeanHessian, eigenpairs, step_length, toward
+from s2snet.analysis.directions.measures import confined, projector, traced_logits, universal
 from s2snet.analysis.intervals import Estimate
 from s2snet.report.studies.page import write_analysis
 

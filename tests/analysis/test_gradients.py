@@ -9,13 +9,12 @@ from benches import bench, splits
 from torch import nn
 
 from s2snet import models
-from s2snet.analysis import gradients_claims as rules
-from s2snet.analysis import gradients_indices as indices
-from s2snet.analysis import gradients_measures as measures
 from s2snet.analysis import passes
 from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED
-from s2snet.analysis.gradients import gradients
-from s2snet.analysis.gradients_tables import MEASURES, OBJECTIVES
+from s2snet.analysis.gradients import claims as rules
+from s2snet.analysis.gradients import indices, measures
+from s2snet.analysis.gradients.study import gradients
+from s2snet.analysis.gradients.tables import MEASURES, OBJECTIVES
 from s2snet.analysis.intervals import Estimate
 from s2snet.models import Defended, freeze
 from s2snet.report.studies import gradients as drawn

@@ -11,10 +11,13 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from s2snet import weights
-from s2snet.analysis import STUDIES, regions_attackers, regions_maps, regions_measured
+from s2snet.analysis import STUDIES
 from s2snet.analysis.intervals import Estimate
-from s2snet.analysis.regions_claims import exactness, verdict
-from s2snet.analysis.regions_parts import Knowledge
+from s2snet.analysis.regions import attackers as regions_attackers
+from s2snet.analysis.regions import maps as regions_maps
+from s2snet.analysis.regions import measured as regions_measured
+from s2snet.analysis.regions.claims import exactness, verdict
+from s2snet.analysis.regions.parts import Knowledge
 from s2snet.attacks import pgd
 from s2snet.cli.conf_dir import conf_dir
 from s2snet.models import Defended, build

@@ -9,12 +9,10 @@ from benches import bench, splits
 from torch import nn
 
 from s2snet import models
-from s2snet.analysis import relations_claims as claims
-from s2snet.analysis import relations_networks as nets
-from s2snet.analysis import relations_orders as orders
-from s2snet.analysis import relations_transfer as transfer
 from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED
-from s2snet.analysis.relations import relations
+from s2snet.analysis.relations import claims, orders, transfer
+from s2snet.analysis.relations import networks as nets
+from s2snet.analysis.relations.study import relations
 from s2snet.models import freeze
 from s2snet.report.studies.relations import figures
 from s2snet.report.studies.sections import read_table
@@ -407,7 +405,7 @@ def test_networks_that_are_seldom_all_right_are_one_line():
     own = np.zeros((3, 50), dtype=bool)
     own[:, :4] = True
     from s2snet.analysis.bench import Sample
-    from s2snet.analysis.relations import _all_right
+    from s2snet.analysis.relations.study import _all_right
 
     with pytest.raises(ValueError, match="all classifiers together have 4 of 50 images right; at least 10 are needed"):
         _all_right(own, Sample(torch.zeros(50, 1, 2, 2), torch.zeros(50), torch.arange(50)), 20)

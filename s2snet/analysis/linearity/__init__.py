@@ -1,1 +1,1 @@
-"""Study `linearity`: why a sum of many small steps is a large one. study.py composes it."""
+"""study=linearity: the linear explanation of adversarial examples (arXiv 1412.6572). It begins in study.py."""

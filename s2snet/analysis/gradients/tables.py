@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2snet.analysis import gradients_measures as measures
 from s2snet.analysis import passes
 from s2snet.analysis.bench import Bench, Sample
+from s2snet.analysis.gradients import measures
 from s2snet.analysis.intervals import Estimate, share
 from s2snet.attacks.losses import cross_entropy
 from s2snet.models import Defended

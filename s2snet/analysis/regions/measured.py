@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from s2snet.analysis import passes
 from s2snet.analysis.bench import Bench, Sample
-from s2snet.analysis.regions_maps import importance_maps, oracle_map, smallest, smoothed
-from s2snet.analysis.regions_parts import Knowledge, own_maps, per_input
+from s2snet.analysis.regions.maps import importance_maps, oracle_map, smallest, smoothed
+from s2snet.analysis.regions.parts import Knowledge, own_maps, per_input
 from s2snet.attacks import Noise, apgd
 from s2snet.data.files import readable
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from s2snet.analysis import intervals
 from s2snet.analysis.bench import Bench, Sample
 from s2snet.analysis.passes import logits
-from s2snet.analysis.relations_networks import Network
-from s2snet.analysis.relations_orders import Tournament
-from s2snet.analysis.relations_transfer import Leader
+from s2snet.analysis.relations.networks import Network
+from s2snet.analysis.relations.orders import Tournament
+from s2snet.analysis.relations.transfer import Leader
 
 
 def _interval(estimate: intervals.Estimate, name: str) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """study=gradients: what an autoencoder and an S2SNet do to a classifier's input gradients, and what index maps carry.
 
 For f, f∘A (after stage 1), f∘A_S (after stage 2), every other defence of the settings, and S2SNets trained here that
-unpool in different ways: the six measures of gradients_measures.py, then the exchanges of gradients_indices.py.
+unpool in different ways: the six measures of measures.py, then the exchanges of indices.py.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s2snet.analysis import gradients_measures as measures
-from s2snet.analysis import gradients_tables as tables
 from s2snet.analysis import passes
 from s2snet.analysis.bench import Bench, Claim, Sample
-from s2snet.analysis.gradients_claims import claims
-from s2snet.analysis.gradients_index_tables import Trained, index_maps
-from s2snet.analysis.gradients_indices import EXCHANGES, exchanged
-from s2snet.analysis.gradients_tables import OBJECTIVES, Network
+from s2snet.analysis.gradients import measures, tables
+from s2snet.analysis.gradients.claims import claims
+from s2snet.analysis.gradients.index_tables import Trained, index_maps
+from s2snet.analysis.gradients.indices import EXCHANGES, exchanged
+from s2snet.analysis.gradients.tables import OBJECTIVES, Network
 from s2snet.analysis.intervals import RESAMPLES, share
 from s2snet.choices import choose
 from s2snet.models import Defended

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from s2snet.analysis import passes
-from s2snet.analysis.regions_maps import PARTS, class_means, partition, random_like, shifted_like
+from s2snet.analysis.regions.maps import PARTS, class_means, partition, random_like, shifted_like
 from s2snet.attacks.losses import margin
 from s2snet.models import build, freeze
 

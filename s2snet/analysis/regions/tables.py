@@ -9,10 +9,10 @@ from torch import Tensor
 from s2snet.analysis import passes
 from s2snet.analysis.bench import Bench
 from s2snet.analysis.intervals import Estimate, mean, share
-from s2snet.analysis.regions_attackers import BATCH, craft, offered
-from s2snet.analysis.regions_maps import PARTS, energy, likeness, partition
-from s2snet.analysis.regions_measured import Measured
-from s2snet.analysis.regions_parts import CONTROLS, MODES, margins_without, own_maps
+from s2snet.analysis.regions.attackers import BATCH, craft, offered
+from s2snet.analysis.regions.maps import PARTS, energy, likeness, partition
+from s2snet.analysis.regions.measured import Measured
+from s2snet.analysis.regions.parts import CONTROLS, MODES, margins_without, own_maps
 from s2snet.models import Defended
 from s2snet.models.fills import FILLS
 

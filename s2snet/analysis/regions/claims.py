@@ -6,7 +6,7 @@ from torch import Tensor
 
 from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Claim
 from s2snet.analysis.intervals import Estimate, mean
-from s2snet.analysis.regions_tables import Kept, Overlap, Stood, of_images
+from s2snet.analysis.regions.tables import Kept, Overlap, Stood, of_images
 
 PAPER = "arXiv 2011.10794, abstract; measured by our definitions"
 OURS = "ours"

@@ -4,10 +4,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from s2snet.analysis import gradients_indices, passes
-from s2snet.analysis import gradients_measures as measures
+from s2snet.analysis import passes
 from s2snet.analysis.bench import Bench, Sample
-from s2snet.analysis.gradients_tables import columns, interval, resampled_measure
+from s2snet.analysis.gradients import indices as gradients_indices
+from s2snet.analysis.gradients import measures
+from s2snet.analysis.gradients.tables import columns, interval, resampled_measure
 from s2snet.analysis.intervals import RESAMPLES, share
 from s2snet.models import Defended
 

@@ -2,8 +2,8 @@
 (arXiv 1803.07994) and its sister (arXiv 1803.08337). How the papers measured is not known; the definitions are ours.
 
 Several classifiers f_i of one data set, each with an S2SNet A_S,i, and two questions: which of them falls to the
-others' perturbations, and whose travel furthest (relations_transfer.py); who reads the image that another one's S2SNet
-shows (relations_orders.py). The networks are made in relations_networks.py, the claims in relations_claims.py.
+others' perturbations, and whose travel furthest (transfer.py); who reads the image that another one's S2SNet
+shows (orders.py). The networks are made in networks.py, the claims in claims.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s2snet.analysis import relations_claims as claims
-from s2snet.analysis import relations_networks as nets
-from s2snet.analysis import relations_orders as orders
-from s2snet.analysis import relations_tables as tables
-from s2snet.analysis import relations_transfer as transfer
 from s2snet.analysis.bench import Bench, Claim, Sample, evenly
 from s2snet.analysis.passes import logits, right
-from s2snet.analysis.relations_networks import NETWORKS, Network
+from s2snet.analysis.relations import claims, orders, tables, transfer
+from s2snet.analysis.relations import networks as nets
+from s2snet.analysis.relations.networks import NETWORKS, Network
 from s2snet.models import Defended
 
 FEWEST = 10  # images that all classifiers have right

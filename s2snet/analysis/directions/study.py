@@ -1,7 +1,7 @@
 """Directions and subspaces (Jetley, Lord, Torr: arXiv 1807.04200): what a classifier uses is where it is attacked.
 
-Per class the directions of largest mean curvature (directions_curvature.py), joined into subspaces
-(directions_bases.py); what scores, labels, accuracy and attacks do along and within them (directions_measures.py), with
+Per class the directions of largest mean curvature (curvature.py), joined into subspaces
+(bases.py); what scores, labels, accuracy and attacks do along and within them (measures.py), with
 random subspaces as control; and the projection onto one of them, left as a purifier.
 """
 
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from s2snet import weights
-from s2snet.analysis import directions_claims, intervals
+from s2snet.analysis import intervals
 from s2snet.analysis.bench import FAILS, Bench, Claim
-from s2snet.analysis.directions_bases import BASES, at_random, joined, of_attacks, orthonormal, within
-from s2snet.analysis.directions_curvature import MeanHessian, eigenpairs, step_length, toward
-from s2snet.analysis.directions_measures import changed, confined, free, projector, traced_logits, universal
+from s2snet.analysis.directions import claims as directions_claims
+from s2snet.analysis.directions.bases import BASES, at_random, joined, of_attacks, orthonormal, within
+from s2snet.analysis.directions.curvature import MeanHessian, eigenpairs, step_length, toward
+from s2snet.analysis.directions.measures import changed, confined, free, projector, traced_logits, universal
 from s2snet.analysis.passes import logits, right
 from s2snet.choices import choose
 from s2snet.models.folded import folded

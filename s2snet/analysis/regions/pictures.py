@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from s2snet.analysis.bench import Bench
-from s2snet.analysis.regions_maps import PARTS, partition
-from s2snet.analysis.regions_measured import Measured
+from s2snet.analysis.regions.maps import PARTS, partition
+from s2snet.analysis.regions.measured import Measured
 from s2snet.models.fills import FILLS
 from s2snet.models.regions import ranks
 

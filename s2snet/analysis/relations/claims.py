@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from s2snet.analysis import intervals
-from s2snet.analysis import relations_orders as orders
 from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Claim
-from s2snet.analysis.relations_orders import Tournament
-from s2snet.analysis.relations_transfer import OWN_BUDGET, Leader
+from s2snet.analysis.relations import orders
+from s2snet.analysis.relations.orders import Tournament
+from s2snet.analysis.relations.transfer import OWN_BUDGET, Leader
 
 DEFENCE, SISTER = "arXiv 1803.07994", "arXiv 1803.08337"
 THE_PAPERS = {"alexnet", "vgg16", "resnet50", "inception_v3"}

@@ -8,11 +8,11 @@ project's own. Leaves two purifiers for `python evaluate.py defence=[none,neutra
 from types import SimpleNamespace
 
 from s2snet import weights
-from s2snet.analysis import regions_tables
 from s2snet.analysis.bench import Bench, Claim
-from s2snet.analysis.regions_claims import claims
-from s2snet.analysis.regions_measured import IMPORTANCES, Measured, measure
-from s2snet.analysis.regions_pictures import show
+from s2snet.analysis.regions import tables
+from s2snet.analysis.regions.claims import claims
+from s2snet.analysis.regions.measured import IMPORTANCES, Measured, measure
+from s2snet.analysis.regions.pictures import show
 from s2snet.choices import choose
 from s2snet.models.fills import FILLS
 
@@ -56,9 +56,9 @@ def regions(
     if "classes" not in getattr(classifier, "config", {}):
         raise ValueError("study=regions: its purifiers hold the classifier, which s2snet.models.build must have made")
     known = measure(bench, classifier, options)
-    overlap = regions_tables.overlap(bench, known, options)
-    kept = regions_tables.neutralising(bench, known, options)
-    stood = regions_tables.adaptive(bench, known, options)
+    overlap = tables.overlap(bench, known, options)
+    kept = tables.neutralising(bench, known, options)
+    stood = tables.adaptive(bench, known, options)
     show(bench, known, options)
     _leave(bench, known, options)
     return claims(known.eps, options, overlap, kept, stood)
