@@ -43,6 +43,8 @@ def keep(folder: Path) -> None:
         shutil.rmtree(to, ignore_errors=True)
         to.mkdir(parents=True)
         del facts["config"]
+        for defence in facts["defences"]:  # a file outside the working folder by its name alone
+            defence["files"] = [Path(file).name if Path(file).is_absolute() else file for file in defence["files"]]
         (to / "study.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         for table in study.parent.glob("*.csv"):
             shutil.copy(table, to)
