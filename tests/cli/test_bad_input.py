@@ -36,7 +36,7 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", "autoencoder=segnet_smal",
      "autoencoder=segnet_smal (did you mean 'segnet_small'?): allowed are segnet, ..."),
     ("train", "recipe@recipes.stage2=slow", "recipe=slow: allowed are adversarial, classifier, stage1, stage2"),
-    ("train", "experiment=none", "experiment=none: allowed are audit, index_maps, slurm, sweep, thorough"),
+    ("train", "experiment=none", "experiment=none: allowed are audit, index_maps, ..."),
     ("train", "sede=1", "unknown setting sede (did you mean 'seed'?): allowed here are ..."),
     ("train", "+sede=1", f"unknown setting sede (did you mean 'seed'?): allowed here are {TRAIN_KEYS}"),
     ("train", "recipes.stage1.lrr=1", "unknown setting recipes.stage1.lrr (did you mean 'lr'?): allowed here are ..."),
@@ -182,7 +182,7 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("evaluate", "samples=-1", "samples=-1: at least 0"),
     ("evaluate", "defence=[]", "defence=[]: at least one defence is needed, such as defence=[none]"),
     ("evaluate", "defence=[non]",
-     "defence=non (did you mean 'none'?): allowed are adversarial, autoencoder, none, s2snet"),
+     "defence=non (did you mean 'none'?): allowed are adversarial, autoencoder, neutralised, ..."),
     ("evaluate", "attack=[pdg]", "attack=pdg (did you mean 'pgd'?): allowed are ..."),
     ("evaluate", "threat=[grey_box]",
      "threat=grey_box (did you mean 'gray_box'?): allowed are gray_box, query, transfer, white_box"),
@@ -250,6 +250,19 @@ TABLE = [  # (script, words, the line; ... stands for anything)
      "threat.transfer.sources=nobody...: ...none"),
     ("evaluate", "trainer.accelerator=gpu runs=kept defence=[none]",
      "trainer.accelerator=gpu: torch sees no GPU here; trainer=auto takes the CPU"),
+    ("analyse", "runs=kept", "which study? study=NAME, or study=[NAME,NAME]; there are directions, gradients, ..."),
+    ("analyse", "runs=kept study=[gradient]", "study=gradient (did you mean 'gradients'?): allowed are directions, ..."),
+    ("analyse", "runs=kept study=[gradients] study.gradients.image=9",
+     "unknown setting study.gradients.image (did you mean 'images'?): allowed here are ..."),
+    ("analyse", "runs=kept study=[gradients] study.gradients.images=few",
+     "study.gradients.images=few: not of the same type as 360 in study/gradients.yaml"),
+    ("analyse", "runs=kept study=[directions] defence=[s2snet]",
+     "s2snet: no weights at ...; `python train.py stage=2` makes them"),
+    ("analyse", "runs=kept study=[directions] trainer.devices=2",
+     "trainer.devices=2: a study runs in one process, on one device"),
+    ("evaluate", "runs=kept defence=[subspace]",
+     "subspace: no weights at results/digits/analysis/directions/subspace.safetensors; "
+     "`python analyse.py study=[directions]` makes them"),
 ]  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from s2snet.models import MODULES, build
 from s2snet.models.folded import folded
 
 SMALL = {
+    "mlp": {"size": 16},
+    "subspace": {"size": 16},
     "segnet": {"channels": 1, "widths": [2, 4], "convs": [1, 1], "mean": [0.5], "std": [0.5]},
     "neutralised": {"size": 16},
     "neutralised_per_input": {"size": 16, "classifier": {"name": "small_cnn", "widths": [4, 8]}},
