@@ -29,6 +29,10 @@ class Estimate:
         """`41.4 % (36.4 to 46.6, n = 360)`."""
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f}, n = {self.n})"
 
+    def points(self) -> str:
+        """Of a difference of shares: `-20.8 points (-25.6 to -16.4, n = 360)`."""
+        return f"{100 * self.value:.1f} points ({100 * self.low:.1f} to {100 * self.high:.1f}, n = {self.n})"
+
 
 def share(successes: int, n: int) -> Estimate:
     """A share with its Wilson interval. ValueError for n = 0."""

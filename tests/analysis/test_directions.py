@@ -10,11 +10,9 @@ from torch import nn
 
 from s2snet import weights
 from s2snet.analysis import STUDIES
-from s2snet.analysis.directions import claims as directions_claims
 from s2snet.analysis.directions.bases import at_random, joined, of_attacks, orthonormal, places, within
 from s2snet.analysis.directions.curvature import MeanHessian, eigenpairs, step_length, toward
 from s2snet.analysis.directions.measures import confined, projector, traced_logits, universal
-from s2snet.analysis.intervals import Estimate
 from s2snet.report.studies.page import write_analysis
 
 VALUES = [5.0, 3.0, 0.5, 0.0, -2.0, -4.0]  # of the Hessian, besides zeros
@@ -200,14 +198,6 @@ def test_a_projector_is_a_weights_files_module():
     module = projector(at_random(SIDE**2, 4), images())
     assert module.config == {"name": "subspace", "channels": 1, "size": SIDE, "dimensions": 4}
     torch.testing.assert_close(module(images()).mean(dim=0), images().mean(dim=0))
-
-
-def test_verdicts_need_intervals_apart():
-    low, high, wide = (Estimate(v, v - d, v + d, 9) for v, d in ((1.0, 0.1), (2.0, 0.1), (1.6, 0.5)))
-    assert [directions_claims.apart(*pair) for pair in ((high, low), (low, high), (wide, low))] == [
-        "holds", "fails", "undecided",
-    ]  # fmt: skip
-    assert [directions_claims.beyond(low, bound) for bound in (0.5, 1.0, 1.5)] == ["holds", "undecided", "fails"]
 
 
 FEW = {

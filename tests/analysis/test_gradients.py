@@ -15,7 +15,6 @@ from s2snet.analysis.gradients import claims as rules
 from s2snet.analysis.gradients import indices, measures
 from s2snet.analysis.gradients.study import gradients
 from s2snet.analysis.gradients.tables import MEASURES, OBJECTIVES
-from s2snet.analysis.intervals import Estimate
 from s2snet.models import Defended, freeze
 from s2snet.report.studies import gradients as drawn
 
@@ -249,14 +248,6 @@ def rows_of(
 def test_stripped_holds_only_where_all_parts_do(given, verdict):
     claim = rules._whole(rules.Found(rows_of(**given)), "loss_at_label", "s2snet")
     assert claim.verdict == verdict and bool(claim.because) == (verdict != HOLDS)
-
-
-def test_verdicts_follow_the_interval():
-    estimates = [Estimate(value, value - 1, value + 1, 9) for value in (-2, 0, 2)]
-    assert [rules.falls(e) for e in estimates] == [HOLDS, UNDECIDED, FAILS]
-    assert [rules.rises(e) for e in estimates] == [FAILS, UNDECIDED, HOLDS]
-    assert [rules.below(e, 0) for e in estimates] == [HOLDS, UNDECIDED, FAILS]
-    assert [rules.above(e, 0) for e in estimates] == [FAILS, UNDECIDED, HOLDS]
 
 
 # ------------------------------------------------------------------ the study

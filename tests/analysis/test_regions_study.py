@@ -16,7 +16,7 @@ from s2snet.analysis.intervals import Estimate
 from s2snet.analysis.regions import attackers as regions_attackers
 from s2snet.analysis.regions import maps as regions_maps
 from s2snet.analysis.regions import measured as regions_measured
-from s2snet.analysis.regions.claims import exactness, verdict
+from s2snet.analysis.regions.claims import exactness
 from s2snet.analysis.regions.parts import Knowledge
 from s2snet.attacks import pgd
 from s2snet.cli.conf_dir import conf_dir
@@ -209,14 +209,6 @@ def test_training_images_are_of_all_classes_where_they_lie_class_by_class(tmp_pa
     place = bench("regions", tmp_path, dataclasses.replace(data, train=train), {})
     assert regions_measured._spread(place, 6).labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert len(regions_measured._spread(place, 1000).labels) == 60
-
-
-@pytest.mark.parametrize(
-    "low, high, expected",
-    [(0.1, 0.2, "holds"), (-0.2, -0.1, "fails"), (-0.1, 0.1, "undecided"), (0, 0.1, "undecided"), (0, 0, "fails")],
-)
-def test_verdicts_are_read_off_the_interval(low, high, expected):
-    assert verdict(Estimate((low + high) / 2, low, high, 9)) == expected
 
 
 def test_images_that_fell_to_other_attackers_alone_decide_on_exact_gradients():

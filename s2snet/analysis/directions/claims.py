@@ -7,6 +7,7 @@ from torch import Tensor
 
 from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Claim
 from s2snet.analysis.intervals import Estimate, mean, median, share, spearman
+from s2snet.analysis.rules import above, apart, below
 
 PAPER = "Jetley, Lord, Torr, arXiv 1807.04200"
 ZERO = 1e-4  # a gradient that turns by less than this share of itself does so by rounding
@@ -16,20 +17,6 @@ KINKS = (
     "directions are sorted by c. study.directions.smoothing and more samples help"
 )
 Rows = list[dict[str, Any]]
-
-
-def apart(larger: Estimate, smaller: Estimate) -> str:
-    """Whether one number exceeds another: decided where their intervals do not meet."""
-    if larger.low > smaller.high:
-        return HOLDS
-    return FAILS if larger.high < smaller.low else UNDECIDED
-
-
-def beyond(found: Estimate, bound: float) -> str:
-    """Whether a number exceeds a bound: decided where its interval does not hold it."""
-    if found.low > bound:
-        return HOLDS
-    return FAILS if found.high < bound else UNDECIDED
 
 
 def curved(turns: list[float]) -> Claim:
@@ -52,7 +39,7 @@ def one_matrix(classes: list[dict[str, Tensor]]) -> Claim:
     rest = [float(r / abs(c)) for pairs in classes for r, c in zip(pairs["residual"], pairs["curvature"], strict=True)]
     stretch = [float(e / c) for pairs in classes for e, c in zip(pairs["eigenvalues"], pairs["curvature"], strict=True)]
     found = median(rest)
-    verdict = {HOLDS: FAILS, FAILS: HOLDS}.get(beyond(found, ONE), UNDECIDED)
+    verdict = below(found, ONE)
     return Claim(
         "one_matrix",
         "The directions are eigenvectors: at this step the differences of gradients act as one symmetric matrix.",
@@ -98,7 +85,7 @@ def of_traces(rows: Rows) -> list[Claim]:
             "Along positive directions the class's score is convex, along negative ones concave.",
             f"{PAPER}, code's README",
             f"the mean score of test images bends so along {agree.percent()} of the directions",
-            beyond(agree, 0.5),
+            above(agree, 0.5),
         ),
         Claim(
             "moves",
@@ -113,7 +100,7 @@ def of_traces(rows: Rows) -> list[Claim]:
             "Along directions of nearly no curvature nothing happens to the score (a tenth, or less, of the former).",
             f"{PAPER}; the tenth is ours",
             f"least over most: {ratio.text()}",
-            {HOLDS: FAILS, FAILS: HOLDS}.get(beyond(ratio, 0.1), UNDECIDED),
+            below(ratio, 0.1),
         ),
         Claim(
             "identity",
@@ -127,7 +114,7 @@ def of_traces(rows: Rows) -> list[Claim]:
             "That label is, along a direction of convex score, the class that the direction was computed for.",
             f"{PAPER}, code's README; the aggregation is ours",
             f"{named.percent()} of the ends; by chance {100 / count:.0f} %",
-            beyond(named, 1 / count),
+            above(named, 1 / count),
         ),
         Claim(
             "symmetric",
@@ -276,7 +263,7 @@ def of_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: 
             "With the dimensions, from most to least curvature, accuracy and the cheapness of attacks rise together.",
             f"{PAPER}; the rank correlation is ours",
             f"rank correlation {most.text()}",
-            UNDECIDED if np.isnan(most.value) else beyond(most, 0),
+            UNDECIDED if np.isnan(most.value) else above(most, 0),
         ),
         Claim(
             "coupled_control",
@@ -290,7 +277,7 @@ def of_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: 
             "At equal dimensions the subspaces that keep more accuracy are those in which attacks are cheaper.",
             f"{PAPER}; ours is the rank correlation within each number of dimensions",
             f"{across.text()}: {len({row['basis'] for row in rows})} kinds of subspace at {len(counts)} dimensions",
-            UNDECIDED if np.isnan(across.value) else beyond(across, 0),
+            UNDECIDED if np.isnan(across.value) else above(across, 0),
         ),
     ]
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Claim
+from s2snet.analysis.bench import FAILS, HOLDS, Claim
 from s2snet.analysis.intervals import Estimate
+from s2snet.analysis.rules import above, all_of, apart, below
 
 PAPER = "arXiv 1803.07994, abstract; the measure is ours"
 NEGLIGIBLE = 0.05  # a share, or a difference of shares, that explains nothing
@@ -50,58 +51,28 @@ class Found:
 
     def told(self, objective: str, network: str, measure: str, share: bool = False) -> str:
         """`0.31 (...) behind it, 0.62 (...) of the bare classifier; change -0.31 (...)`; a `share` in percent."""
-        text, change = (Estimate.percent, points) if share else (Estimate.text, Estimate.text)
+        text, change = (Estimate.percent, Estimate.points) if share else (Estimate.text, Estimate.text)
         here, bare = self.value(objective, network, measure), self.value(objective, "none", measure)
         changed = change(self.change(objective, network, measure))
         return f"{text(here)} behind it, {text(bare)} of the bare classifier; change {changed}"
-
-
-def points(change: Estimate) -> str:
-    """A difference of shares: `-20.8 points (-25.6 to -16.4, n = 360)`."""
-    return f"{100 * change.value:.1f} points ({100 * change.low:.1f} to {100 * change.high:.1f}, n = {change.n})"
 
 
 def _estimate(row: dict[str, Any]) -> Estimate:
     return Estimate(row["value"], row["low"], row["high"], row["n"])
 
 
-def falls(change: Estimate) -> str:
-    """Holds where the whole interval is below 0, fails where none of it is. NaN decides nothing."""
-    return HOLDS if change.high < 0 else FAILS if change.low >= 0 else UNDECIDED
-
-
-def rises(change: Estimate) -> str:
-    """Holds where the whole interval is above 0, fails where none of it is."""
-    return HOLDS if change.low > 0 else FAILS if change.high <= 0 else UNDECIDED
-
-
-def below(value: Estimate, limit: float) -> str:
-    """Holds where the whole interval is at most the limit, fails where none of it is."""
-    return HOLDS if value.high <= limit else FAILS if value.low > limit else UNDECIDED
-
-
-def above(value: Estimate, limit: float) -> str:
-    """Holds where the whole interval is at least the limit, fails where none of it is."""
-    return HOLDS if value.low >= limit else FAILS if value.high < limit else UNDECIDED
-
-
-def all_of(*verdicts: str) -> str:
-    """Fails where one fails, holds where all hold."""
-    return FAILS if FAILS in verdicts else HOLDS if set(verdicts) == {HOLDS} else UNDECIDED
-
-
 def cosine_falls(found: Found, objective: str, network: str) -> str:
-    return falls(found.change(objective, network, "class_gap"))
+    return below(found.change(objective, network, "class_gap"))
 
 
 def probe_falls(found: Found, objective: str, network: str) -> str:
-    return falls(found.change(objective, network, "probe"))
+    return below(found.change(objective, network, "probe"))
 
 
 def edges_rise(found: Found, objective: str, network: str) -> str:
     """With the image's own edges, and by more than with another image's: any centred picture correlates with others."""
     changes = (found.change(objective, network, measure) for measure in ("edges", "edges_above_stranger"))
-    return all_of(*map(rises, changes))
+    return all_of(*map(above, changes))
 
 
 def norms_explain_nothing(found: Found, objective: str, network: str) -> str:
@@ -129,7 +100,7 @@ def _parts(found: Found, objective: str) -> list[Claim]:
 
     cosine, probe = cosine_falls(found, objective, network), probe_falls(found, objective, network)
     shift = below(value("agreement"), ELSEWHERE)
-    frequency = rises(found.change(objective, network, "mean_frequency"))
+    frequency = above(found.change(objective, network, "mean_frequency"))
     edges, norms = edges_rise(found, objective, network), norms_explain_nothing(found, objective, network)
     at = "(gradient of the loss at the true label)"
     return [
@@ -212,7 +183,7 @@ def _whole(found: Found, objective: str, network: str) -> Claim:
     verdicts = {part: rule(found, objective, network) for part, rule in rules.items()}
     numbers = (
         f"class cosine {found.change(objective, network, 'class_gap').text()}, probe "
-        f"{points(found.change(objective, network, 'probe'))}, edges "
+        f"{found.change(objective, network, 'probe').points()}, edges "
         f"{found.change(objective, network, 'edges').text()}"
     )
     verdict = all_of(*verdicts.values())
@@ -236,7 +207,7 @@ def _nothing_left(found: Found, objective: str) -> Claim:
         f"with shuffled labels. Differentiated is {OF[objective]}.",
         PAPER,
         f"{found.value(objective, 's2snet', 'probe').percent()}, with shuffled labels "
-        f"{found.value(objective, 's2snet', 'probe_shuffled').percent()}; {points(left)} better.",
+        f"{found.value(objective, 's2snet', 'probe_shuffled').percent()}; {left.points()} better.",
         verdict,
         _because(verdict),
     )
@@ -250,8 +221,8 @@ def _tuning(found: Found, objective: str) -> Claim:
         "The tuned decoder puts class signal back: (1) and (2) are higher behind the S2SNet than behind the "
         f"autoencoder before tuning. Differentiated is {OF[objective]}.",
         "ours",
-        f"Class cosine {gap.text()}, probe {points(probe)}.",
-        all_of(rises(gap), rises(probe)),
+        f"Class cosine {gap.text()}, probe {probe.points()}.",
+        all_of(above(gap), above(probe)),
     )
 
 
@@ -290,11 +261,6 @@ def _said(tables: Tables, indices: str, says: str) -> Estimate:
     return _estimate(row)
 
 
-def _apart(first: Estimate, second: Estimate) -> str:
-    """Holds where the first interval is above the second, fails where it is below."""
-    return HOLDS if first.low > second.high else FAILS if first.high < second.low else UNDECIDED
-
-
 def _donor(tables: Tables) -> Claim:
     code, donor = (_said(tables, "other", says) for says in ("code", "donor"))
     return Claim(
@@ -305,7 +271,7 @@ def _donor(tables: Tables) -> Claim:
         f"The indices' class {donor.percent()}, the code's {code.percent()}. The code's with its own indices "
         f"{_said(tables, 'own', 'code').percent()}, with random ones {_said(tables, 'random', 'code').percent()}, with "
         f"constant ones {_said(tables, 'constant', 'code').percent()}.",
-        _apart(donor, code),
+        apart(donor, code),
     )
 
 
@@ -317,7 +283,7 @@ def _indices_alone(tables: Tables) -> Claim:
         "ours",
         f"Own indices with the mean code of all images {indices.percent()}; own code with constant indices "
         f"{code.percent()}.",
-        _apart(indices, code),
+        apart(indices, code),
     )
 
 
@@ -333,5 +299,5 @@ def _reconstruction(tables: Tables) -> Claim:
         "them than without.",
         "ours",
         f"Squared error a pixel of the autoencoder: {every}. Clean accuracy behind the S2SNet: {accuracies}.",
-        _apart(errors["nearest"], errors["indices"]),
+        apart(errors["nearest"], errors["indices"]),
     )

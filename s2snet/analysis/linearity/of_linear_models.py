@@ -10,6 +10,7 @@ from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Bench, Claim, Sample
 from s2snet.analysis.linearity import logistic
 from s2snet.analysis.linearity.dimension import growth, resized, slope
 from s2snet.analysis.linearity.paper import PAPER
+from s2snet.analysis.rules import apart
 
 EACH = 1000  # training images of a draw
 EQUAL = 1e-6  # largest difference that counts as equal, of float64 numbers of order 1
@@ -140,8 +141,8 @@ def _decay(rows: list[dict], eps: float) -> Claim:
     found = {(row["training"], row["part"], row["attack"]): row for row in rows}
     l1, fgsm = (found[loss, "train", "none"] for loss in ("l1", "fgsm"))
     text = "; ".join(
-        f"{name} training error {_share(found[loss, 'train', 'none'])}, FGSM test error "
-        f"{_share(found[loss, 'test', 'fgsm'])}"
+        f"{name} training error {_estimate(found[loss, 'train', 'none']).percent()}, FGSM test error "
+        f"{_estimate(found[loss, 'test', 'fgsm']).percent()}"
         for name, loss in (("clean", "clean"), ("adversarial", "fgsm"), ("L1", "l1"))
     )
     return Claim(
@@ -150,9 +151,9 @@ def _decay(rows: list[dict], eps: float) -> Claim:
         "penalty vanishes as margins grow.",
         f"{PAPER}, section 5",
         text,
-        HOLDS if l1["low"] > fgsm["high"] else FAILS if l1["high"] < fgsm["low"] else UNDECIDED,
+        apart(_estimate(l1), _estimate(fgsm)),
     )
 
 
-def _share(row: dict) -> str:
-    return intervals.Estimate(row["error"], row["low"], row["high"], row["n"]).percent()
+def _estimate(row: dict) -> intervals.Estimate:
+    return intervals.Estimate(row["error"], row["low"], row["high"], row["n"])

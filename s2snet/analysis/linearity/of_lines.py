@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import torch
 
 from s2snet.analysis import intervals
-from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Bench, Claim, Sample
+from s2snet.analysis.bench import HOLDS, Bench, Claim, Sample
 from s2snet.analysis.linearity.lines import along, stretches, unexplained
 from s2snet.analysis.linearity.nets import Net
 from s2snet.analysis.linearity.paper import PAPER
 from s2snet.analysis.linearity.steps import errors
+from s2snet.analysis.rules import above, below
 
 FOLLOWED = ("maxout", "adversarial", "softmax", "tanh", "rbf")
 STATED = 3  # pieces that the claim is about
@@ -64,7 +65,7 @@ def _pieces(rows: list[dict]) -> list[Claim]:
     claims = []
     for control, what in (("tanh", "a net of saturating tanh units"), ("rbf", "the RBF's log p, which are parabolas")):
         apart = intervals.mean([b - a for a, b in zip(left["maxout"], left[control], strict=True)])
-        verdict = HOLDS if apart.low > 0 else FAILS if apart.high < 0 else UNDECIDED
+        verdict = above(apart)
         text = "; ".join(
             f"{name} {found[name].text(100, unit=' %')}" for name in ("maxout", control, "adversarial", "softmax")
         )
@@ -88,7 +89,7 @@ def _stretches(rows: list[dict], reach: float, classes: int) -> list[Claim]:
     up, down = (intervals.mean([row[side] for row in of_net]) for side in ("right_up", "right_down"))
     around = intervals.median([row["right_around_0"] for row in of_net])
     wrong = intervals.median([row["longest_wrong"] for row in of_net])
-    near = HOLDS if far.high <= 1 / classes else FAILS if far.low > 1 / classes else UNDECIDED
+    near = below(far, 1 / classes)
     return [
         Claim(
             "right only near 0",
@@ -105,6 +106,6 @@ def _stretches(rows: list[dict], reach: float, classes: int) -> list[Claim]:
             "One and the same wrong class covers more than half of a side of the line.",
             f"{PAPER}, figure 4; the measure is ours",
             f"longest stretch of one wrong class {wrong.text()} in the median, a side is {reach:g}",
-            HOLDS if wrong.low > reach / 2 else FAILS if wrong.high < reach / 2 else UNDECIDED,
+            above(wrong, reach / 2),
         ),
     ]

@@ -3,11 +3,12 @@
 import numpy as np
 
 from s2snet.analysis import intervals
-from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Bench, Claim, Sample
+from s2snet.analysis.bench import Bench, Claim, Sample
 from s2snet.analysis.intervals import Estimate
 from s2snet.analysis.linearity.attacked import fooling, rubbish
 from s2snet.analysis.linearity.nets import Net
 from s2snet.analysis.linearity.paper import PAPER
+from s2snet.analysis.rules import above, below
 
 JUDGED = ("maxout", "sigmoid", "softmax", "rbf", "adversarial", "tanh")
 NONE = 0.01  # a share of errors that counts as none
@@ -39,14 +40,14 @@ def of_rubbish(bench: Bench, nets: dict[str, Net], test: Sample, eps: float, cou
             "Maxout gives some class more than one half on most N(0, 1) images.",
             f"{PAPER}, appendix",
             f"maxout {found['maxout'].percent()}; {', '.join(named)}",
-            HOLDS if found["maxout"].low > 0.5 else FAILS if found["maxout"].high < 0.5 else UNDECIDED,
+            above(found["maxout"], 0.5),
         ),
         Claim(
             "RBF takes no noise for a class",
             f"The RBF net gives no class more than one half on N(0, 1) images (less than {100 * NONE:g} % of them).",
             f"{PAPER}, appendix",
             found["rbf"].percent(),
-            HOLDS if found["rbf"].high < NONE else FAILS if found["rbf"].low > NONE else UNDECIDED,
+            below(found["rbf"], NONE),
         ),
         Claim(
             "one step from noise to any class",
@@ -56,6 +57,6 @@ def of_rubbish(bench: Bench, nets: dict[str, Net], test: Sample, eps: float, cou
             f"mean {100 * mean.value:.1f} % ({100 * mean.low:.1f} to {100 * mean.high:.1f}, n = {mean.n} classes of "
             f"{stepped} images), {100 * several:.1f} % without the step; worst class "
             f"{bench.classes[worst['class']]} with {100 * worst['success']:.1f} %",
-            HOLDS if mean.low > 0.5 else FAILS if mean.high < 0.5 else UNDECIDED,
+            above(mean, 0.5),
         ),
     ]

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 from torch import Tensor
 
-from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Claim
+from s2snet.analysis.bench import FAILS, HOLDS, Claim
 from s2snet.analysis.intervals import Estimate, mean
 from s2snet.analysis.regions.tables import Kept, Overlap, Stood, of_images
+from s2snet.analysis.rules import above
 
 PAPER = "arXiv 2011.10794, abstract; measured by our definitions"
 OURS = "ours"
@@ -15,16 +16,9 @@ REMOVED = "what is taken out is missing to the classifier too, and the attack mo
 MASKED = "the choice of a mask has no gradient: the exact one is masked, and only the worst case counts"
 
 
-def verdict(estimate: Estimate) -> str:
-    """Holds where the interval lies above 0, fails where nothing of it does, and is undecided between."""
-    if estimate.low > 0:
-        return HOLDS
-    return FAILS if estimate.high <= 0 else UNDECIDED
-
-
 def exactness(masked: Estimate) -> str:
     """Holds where no image fell to other attackers alone; fails where the interval of their share lies above 0."""
-    return HOLDS if masked.value == 0 else verdict(masked).replace(HOLDS, FAILS)
+    return HOLDS if masked.value == 0 else above(masked).replace(HOLDS, FAILS)
 
 
 def claims(eps: float, options: SimpleNamespace, overlap: Overlap, kept: Kept, stood: Stood) -> list[Claim]:
@@ -54,7 +48,7 @@ def _overlap(found: Overlap, options: SimpleNamespace) -> list[Claim]:
             f"IoU of the two regions ({q:g} of the pixels each; {look}; {', '.join(options.attacks)}) "
             f"{_plain(of_images(own))}, less that with random masks of equal area {_plain(chance)}; "
             f"Spearman {_plain(of_images(rank))}",
-            verdict(chance),
+            above(chance),
         ),
         Claim(
             "co_location_is_the_images_own",
@@ -62,23 +56,23 @@ def _overlap(found: Overlap, options: SimpleNamespace) -> list[Claim]:
             OURS,
             f"IoU with other images' region of attack {_plain(of_images(others))}, the own less that "
             f"{_plain(specific)}; Spearman with them {_plain(of_images(alike))}",
-            verdict(specific),
+            above(specific),
         ),
         Claim(
             "agnostic_stands_for_oracle",
             "The attack map that runs no attack finds where the image's attacks go.",
             OURS,
             f"Spearman with the oracle {_plain(of_images(agnostic))}, less that with other images' {_plain(spread)}",
-            verdict(spread),
+            above(spread),
         ),
         Claim(
             "vulnerable_and_unimportant",
             "There is a region that attacks favour and the classifier does not look at.",
             PAPER,
-            f"V, found without an attack, is {_percent(of_images(area))} of the pixels and holds "
-            f"{_percent(of_images(share))} of the squared perturbation of {attack}, difference "
-            f"{_percent(beyond)}; the region of importance holds {_percent(of_images(looked))}",
-            verdict(beyond),
+            f"V, found without an attack, is {of_images(area).percent()} of the pixels and holds "
+            f"{of_images(share).percent()} of the squared perturbation of {attack}, difference "
+            f"{beyond.percent()}; the region of importance holds {of_images(looked).percent()}",
+            above(beyond),
         ),
     ]
 
@@ -98,25 +92,25 @@ def _neutralising(eps: float, kept: Kept, options: SimpleNamespace, mode: str) -
             f"V is unimportant for classification: taking it out ({HOW[mode]}) costs less than taking out I.",
             PAPER,
             f"margin in logits without V less that without I {_plain(harm)}, less that without random pixels of "
-            f"V's area {_plain(spared)}; clean accuracy {_percent(of_images(kept.plain['clean']))} with all pixels, "
-            f"without V {_percent(of_images(clean['V']))}, without I {_percent(of_images(clean['I']))}",
-            verdict(harm),
+            f"V's area {_plain(spared)}; clean accuracy {of_images(kept.plain['clean']).percent()} with all pixels, "
+            f"without V {of_images(clean['V']).percent()}, without I {of_images(clean['I']).percent()}",
+            above(harm),
         ),
         Claim(
             f"gray_box_{mode}",
             f"Neutralising V ({HOW[mode]}) helps against an attack that does not know of it.",
             PAPER,
-            f"gray box accuracy at L2 {eps:g}: {_percent(of_images(kept.plain['gray_box']))} with all pixels, "
-            f"{_percent(of_images(gray['V']))} without V, difference {_percent(gained)}",
-            verdict(gained),
+            f"gray box accuracy at L2 {eps:g}: {of_images(kept.plain['gray_box']).percent()} with all pixels, "
+            f"{of_images(gray['V']).percent()} without V, difference {gained.percent()}",
+            above(gained),
         ),
         Claim(
             f"better_than_random_{mode}",
             f"It is V that does it ({HOW[mode]}): taking out as many pixels anywhere helps less.",
             OURS,
-            f"gray box accuracy without V less that without random pixels {_percent(better)}; without random pixels "
-            f"{_percent(of_images(gray['random']))}, without V moved elsewhere {_percent(of_images(gray['shifted']))}",
-            verdict(better),
+            f"gray box accuracy without V less that without random pixels {better.percent()}; without random pixels "
+            f"{of_images(gray['random']).percent()}, without V moved elsewhere {of_images(gray['shifted']).percent()}",
+            above(better),
         ),
     ]
 
@@ -134,10 +128,10 @@ def _adaptive(eps: float, everything: Stood, options: SimpleNamespace, mode: str
         f"adaptive_{mode}",
         f"Neutralising V ({HOW[mode]}) still helps when the attacker knows of it.",
         OURS,
-        f"worst case at L2 {eps:g} {_percent(of_images(stood['worst_case']))}, undefended {_percent(of_images(bare))}, "
-        f"difference {_percent(gained)}. By attacker: {each}",
-        verdict(gained),
-        "" if verdict(gained) == HOLDS else REMOVED,
+        f"worst case at L2 {eps:g} {of_images(stood['worst_case']).percent()}, undefended {of_images(bare).percent()}, "
+        f"difference {gained.percent()}. By attacker: {each}",
+        above(gained),
+        "" if above(gained) == HOLDS else REMOVED,
     )
 
 
@@ -154,24 +148,24 @@ def _decisive(stood: Stood, options: SimpleNamespace) -> list[Claim]:
             "confined_to_what_is_left",
             "Confined to what V (one mask for all images) leaves, an attack fools fewer images than with every pixel.",
             OURS,
-            f"{_percent(of_images(static['confined']))} stand against the confined attack, {_percent(of_images(bare))} "
-            f"of the undefended classifier's against the free one, difference {_percent(left)}",
-            verdict(left),
-            "" if verdict(left) == HOLDS else REMOVED,
+            f"{of_images(static['confined']).percent()} stand against the confined attack, {of_images(bare).percent()} "
+            f"of the undefended classifier's against the free one, difference {left.percent()}",
+            above(left),
+            "" if above(left) == HOLDS else REMOVED,
         ),
         Claim(
             "adaptive_better_than_random",
             "In the worst case, taking out V (one mask for all images) protects better than as many random pixels.",
             OURS,
-            f"worst case without V {_percent(of_images(static['worst_case']))}, without random pixels "
-            f"{_percent(of_images(random['worst_case']))}, difference {_percent(better)}",
-            verdict(better),
+            f"worst case without V {of_images(static['worst_case']).percent()}, without random pixels "
+            f"{of_images(random['worst_case']).percent()}, difference {better.percent()}",
+            above(better),
         ),
         Claim(
             "exact_gradients_tell_all",
             "With a mask found in each image, the exact gradient, which holds the mask still, finds what others find.",
             OURS,
-            f"{_percent(masked)} of the images stand against the exact gradient and fall to another attacker",
+            f"{masked.percent()} of the images stand against the exact gradient and fall to another attacker",
             exactness(masked),
             MASKED if exactness(masked) == FAILS else "",
         ),
@@ -185,7 +179,3 @@ def _difference(first: Tensor, second: Tensor) -> Estimate:
 
 def _plain(estimate: Estimate) -> str:
     return estimate.text(digits=2)
-
-
-def _percent(estimate: Estimate) -> str:
-    return estimate.percent()

@@ -10,6 +10,7 @@ from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Claim
 from s2snet.analysis.relations import orders
 from s2snet.analysis.relations.orders import Tournament
 from s2snet.analysis.relations.transfer import OWN_BUDGET, Leader
+from s2snet.analysis.rules import above, all_of
 
 DEFENCE, SISTER = "arXiv 1803.07994", "arXiv 1803.08337"
 THE_PAPERS = {"alexnet", "vgg16", "resnet50", "inception_v3"}
@@ -164,7 +165,7 @@ def of_defended(
             f"{before[1]:.1f} % to {before[3]:.1f} %, {_points(across)} fewer"
         )
         drops += [own, across]
-    verdict = HOLDS if all(drop.low > 0 for drop in drops) else FAILS if any(d.high < 0 for d in drops) else UNDECIDED
+    verdict = all_of(*map(above, drops))
     found = "; ".join(parts) + f" (n = {n})."
     return [
         Claim("defended", _DEFENDED, "ours", found[0].upper() + found[1:], verdict),
