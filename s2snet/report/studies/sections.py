@@ -3,6 +3,7 @@
 import csv
 import json
 from base64 import b64encode
+from collections import Counter
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def section(folder: Path) -> dict[str, Any]:
         **study,
         "title": shown.TITLE,
         "question": shown.QUESTION,
+        "tally": dict(Counter(claim["verdict"] for claim in study["claims"]).most_common()),
         "figures": draw_figures(folder, study["study"], shown.figures(tables)),
         "grids": draw_grids(folder, study["grids"]),
         "tables": [
