@@ -212,7 +212,7 @@ def leakage(record: Record) -> Iterator[Answer]:
     """
     found = record.probes.get("data")
     if found is not None and found["train_read"]:
-        equal, near = found["in_training_count"], len(found["nearly_in_training"])
+        equal, near = found["in_training_count"], len(found.get("nearly_in_training", ()))
         said = f"{equal} of {found['read']} test images among {found['train_read']} training images"
         said += f", {near} nearly so" if near > equal else ""
         yield Answer("", FAIL if equal else WARN if near else PASS, said, "data")
