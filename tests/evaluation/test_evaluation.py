@@ -412,7 +412,7 @@ def test_a_purifier_of_another_classifier_is_said_aloud(trained):
     [
         (["defence.s2snet.purifier=nope"], "defence.s2snet.purifier=nope: neither a weights file nor one of"),
         (["defence.s2snet.purifier=CLASSIFIER"], "holds a small_cnn; allowed are segnet, segnet_small"),
-        (["data.size=20"], "defence s2snet was trained on data.size=16; this evaluation has 20"),
+        (["data.size=20"], "defence s2snet was trained on data.size=16; here it is 20"),
         (["weights=nope"], "weights=nope: no such folder"),
     ],
 )
