@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from s2snet.evaluation.probes import noised
+
 IMAGES = 32
 DRAWS = 200  # inside the ball, at its corners, and again at corners to see what chance finds
 RIDGE = 0.1  # of the mean variance; far smaller ones lean on noise of wide layers, and raise hills besides the plant's
@@ -91,15 +93,11 @@ def _planted(
     features: Features, image: Tensor, eps: float, draw: torch.Generator
 ) -> tuple[Tensor, Tensor, float] | None:
     """(weight [d], bias, share of fresh corners on the plant's side); None where no line tells the plant apart."""
-
-    def near(count: int, reach: float, corners: bool) -> Tensor:
-        shift = 2 * torch.rand(count, *image.shape, generator=draw) - 1
-        return (image + reach * (shift.sign() if corners else shift).to(image)).clamp(0, 1)
-
+    around, corners = image.expand(DRAWS, *image.shape), image.expand(1 + DRAWS, *image.shape)
     with torch.no_grad():
-        drawn = torch.cat([image[None], near(DRAWS, eps / 2, corners=False), near(DRAWS, eps, corners=True)])
+        drawn = torch.cat([image[None], noised(around, eps / 2, draw), noised(around, eps, draw, corners=True)])
         drawn = features(drawn)
-        plant, fresh = features(near(1 + DRAWS, eps, corners=True)).split([1, DRAWS])
+        plant, fresh = features(noised(corners, eps, draw, corners=True)).split([1, DRAWS])
     if not (drawn.isfinite().all() and plant.isfinite().all()):
         return None
     centre = drawn.mean(dim=0)

@@ -43,7 +43,7 @@ def quick(
     """
     few, few_labels = images[:IMAGES], labels[:IMAGES]
     draw = torch.Generator().manual_seed(seed)
-    near = _noised(few, eps, draw)
+    near = noised(few, eps, draw)
     return {
         "head": lambda: head(defended, few),
         "randomness": lambda: randomness(defended, few, few_labels),
@@ -339,7 +339,7 @@ def noise(defended: nn.Module, images: Tensor, labels: Tensor, index: Tensor, ep
     draw = torch.Generator().manual_seed(seed)
     fell = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     for number in range(DRAWS if len(images) else 0):
-        points = _noised(images, eps, draw, corners=number % 2 == 1)
+        points = noised(images, eps, draw, corners=number % 2 == 1)
         fell |= fooled(_logits(defended, points), labels)
     return {"draws": DRAWS, "eps": eps, "images": index.tolist(), "fooled": index[fell.cpu()].tolist()}
 
@@ -521,7 +521,8 @@ def _gradient(module: nn.Module, points: Tensor, labels: Tensor, loss: Callable 
     return _sloped(lambda x: loss(module(x), labels), points)[1]
 
 
-def _noised(images: Tensor, eps: float, draw: torch.Generator, corners: bool = False) -> Tensor:
+def noised(images: Tensor, eps: float, draw: torch.Generator, corners: bool = False) -> Tensor:
+    """The images at random points of the linf ball, or at random corners of it; cut to [0, 1]."""
     shift = 2 * torch.rand(images.shape, generator=draw) - 1
     return (images + eps * (shift.sign() if corners else shift).to(images)).clamp(0, 1)
 

@@ -25,8 +25,11 @@ HERE = Path(__file__).parent
 MOST_VALUES = 3  # an option that takes more values over the cells is shown by its ends
 
 
-def write_report(folder: str | Path) -> Path:
-    """Writes figures/*.svg and report.html into the result folder and returns the page's path."""
+def write_report(folder: str | Path, studies: list[dict] | None = None) -> Path:
+    """Writes figures/*.svg and report.html into the result folder and returns the page's path.
+
+    `studies` are its `sections`, where somebody has drawn them already.
+    """
     folder = Path(folder)
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     lines = read_table(folder / "table.csv")
@@ -49,7 +52,7 @@ def write_report(folder: str | Path) -> Path:
             distances=draw_distances(folder, run),
             routes=details.by_route(lines, run["defences"]),
             purifiers=details.purifiers(folder, run["defences"]),
-            studies=sections(folder),
+            studies=sections(folder) if studies is None else studies,
             lines=sorted(lines, key=lambda line: places[line["defence"]]),
             filters=filters(lines, places),
             explorer=explorer(folder, run, about["name"] if about else None),

@@ -145,9 +145,8 @@ def directions(
     purifier = projector(spans.basis(purifier_basis, kept), train.images)
     bench.leave("subspace", purifier, classifier=weights.fingerprint(model), basis=purifier_basis)
     _pictures(bench, spans, few, purifier, shifts["shifts"])
-    clean = intervals.share(
-        int((test.spread(images).own == test.spread(images).labels).sum()), len(test.spread(images).own)
-    )
+    whole = test.spread(images)
+    clean = intervals.share(int((whole.own == whole.labels).sum()), len(whole.own))
     return [
         curved,
         directions_claims.one_matrix(classes),

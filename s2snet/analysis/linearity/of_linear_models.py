@@ -10,6 +10,7 @@ from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Bench, Claim, Sample
 from s2snet.analysis.linearity import logistic
 from s2snet.analysis.linearity.dimension import growth, resized, slope
 from s2snet.analysis.linearity.paper import PAPER
+from s2snet.analysis.linearity.reading import estimate
 from s2snet.analysis.rules import apart
 
 EACH = 1000  # training images of a draw
@@ -141,8 +142,8 @@ def _decay(rows: list[dict], eps: float) -> Claim:
     found = {(row["training"], row["part"], row["attack"]): row for row in rows}
     l1, fgsm = (found[loss, "train", "none"] for loss in ("l1", "fgsm"))
     text = "; ".join(
-        f"{name} training error {_estimate(found[loss, 'train', 'none']).percent()}, FGSM test error "
-        f"{_estimate(found[loss, 'test', 'fgsm']).percent()}"
+        f"{name} training error {estimate(found[loss, 'train', 'none']).percent()}, FGSM test error "
+        f"{estimate(found[loss, 'test', 'fgsm']).percent()}"
         for name, loss in (("clean", "clean"), ("adversarial", "fgsm"), ("L1", "l1"))
     )
     return Claim(
@@ -151,9 +152,5 @@ def _decay(rows: list[dict], eps: float) -> Claim:
         "penalty vanishes as margins grow.",
         f"{PAPER}, section 5",
         text,
-        apart(_estimate(l1), _estimate(fgsm)),
+        apart(estimate(l1), estimate(fgsm)),
     )
-
-
-def _estimate(row: dict) -> intervals.Estimate:
-    return intervals.Estimate(row["error"], row["low"], row["high"], row["n"])

@@ -4,10 +4,10 @@ import numpy as np
 
 from s2snet.analysis import intervals
 from s2snet.analysis.bench import Bench, Claim, Sample
-from s2snet.analysis.intervals import Estimate
 from s2snet.analysis.linearity.attacked import fooling, rubbish
 from s2snet.analysis.linearity.nets import Net
 from s2snet.analysis.linearity.paper import PAPER
+from s2snet.analysis.linearity.reading import estimate
 from s2snet.analysis.rules import above, below
 
 JUDGED = ("maxout", "sigmoid", "softmax", "rbf", "adversarial", "tanh")
@@ -29,7 +29,7 @@ def of_rubbish(bench: Bench, nets: dict[str, Net], test: Sample, eps: float, cou
 
     rows = bench.rows("rubbish", false, nets=judged, count=count, **facts)
     made = bench.rows("fooling", steps, net=nets["maxout"], count=stepped, eps=eps, **facts)
-    found = {row["net"]: Estimate(row["error"], row["low"], row["high"], row["n"]) for row in rows}
+    found = {row["net"]: estimate(row) for row in rows}
     mean = intervals.mean([row["success"] for row in made])
     worst = min(made, key=lambda row: row["success"])
     several = np.mean([row["before"] for row in made])

@@ -8,6 +8,7 @@ from s2snet.analysis.intervals import Estimate
 from s2snet.analysis.linearity.paper import PAPER
 from s2snet.analysis.linearity.reading import NEAR, decide, estimate
 from s2snet.analysis.linearity.training import WATCHED
+from s2snet.analysis.rules import apart
 
 Pick = Callable[..., Estimate]  # (judge, eps, source) -> the error, unclipped; of_errors.py
 
@@ -62,7 +63,7 @@ def transfer(pick: Pick) -> Claim:
         "The adversarially trained net errs less on the plain net's FGSM images than the plain net on its.",
         f"{PAPER}, section 6",
         f"plain to adversarially trained {to_new.percent()}, back {to_old.percent()}",
-        decide(to_new.high < to_old.low, to_new.low > to_old.high),
+        apart(to_old, to_new),
     )
 
 
@@ -119,6 +120,6 @@ def stopping(curves: list[dict], count: int) -> Claim:
         f"{PAPER}, section 6",
         f"stopping by clean error at epoch {epochs[0]}: {by_clean.percent()}; by adversarial error at epoch "
         f"{epochs[1]} of {len(curve)}: {by_hard.percent()}",
-        decide(by_hard.high < by_clean.low, by_hard.low > by_clean.high),
+        apart(by_clean, by_hard),
         f"{len(curve)} epochs; the paper waits for a hundred without gain" if by_hard.low > by_clean.high else "",
     )

@@ -56,9 +56,8 @@ def _told(leaders: Leaders) -> str:
                 f"by its own budget for half of the images {leader.name} {value}, {lead} below {leader.second}"
             )
         else:
-            value, lead = leader.value.percent(), leader.lead
-            before = f"{100 * lead.value:.1f} points ({100 * lead.low:.1f} to {100 * lead.high:.1f})"
-            parts.append(f"at {where} {leader.name} {value}, {before} before {leader.second}")
+            value, lead = leader.value.percent(), _points(leader.lead)
+            parts.append(f"at {where} {leader.name} {value}, {lead} before {leader.second}")
     text = "; ".join(parts) + "."
     return text[0].upper() + text[1:]
 

@@ -28,4 +28,4 @@ def write_analysis(folder: str | Path) -> dict[str, Path]:
     path.write_text(html, encoding="utf-8", newline="\n")
     if not (folder / "run.json").is_file():
         return {"analysis": path}
-    return {"analysis": path, "report": page.write_report(folder)}
+    return {"analysis": path, "report": page.write_report(folder, studies)}
