@@ -38,7 +38,6 @@ _THREAT = {
     "sources": None,
 }
 
-
 # How each stage is trained when nothing is said; conf/recipe/stage1.yaml and stage2.yaml say the same and explain.
 _RECIPE = {
     "epochs": 16,
@@ -195,7 +194,7 @@ def _goes_with(
 def evaluate(
     defended: nn.Module | Mapping[str, nn.Module],
     loader: DataLoader | Dataset | tuple[Tensor, Tensor],
-    attacks: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("fgsm", "pgd", "apgd"),
+    attacks: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("fgsm", "apgd", "apgd_margin"),
     threats: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("gray_box", "white_box"),
     *,
     budgets: Mapping[str, Sequence[float]] | None = None,
@@ -218,7 +217,7 @@ def evaluate(
       mode. They are evaluated as they are and left so. Normalisation belongs inside;
     - `loader`: the test images, as a DataLoader over a map-style data set, that data set itself, or (images,
       labels). They are taken in the data set's order, a chunk at a time; nothing else of the loader is used;
-    - `attacks`: names, or {label: options} with the attack's `name` where the label is another;
+    - `attacks`: names as in conf/attack, or {label: options} with the attack's `name` where the label is another;
     - `threats`: names, or {name: options} as in conf/threat/NAME.yaml;
     - `budgets`: {norm: radii in [0, 1] pixel units}, by default Linf 8/255;
     - `train`: training images, needed by the routes `learned` and `affine`, which are left out without them;

@@ -17,12 +17,7 @@ from pathlib import Path
 from typing import Any
 
 _THREATS = ("white_box", "query")
-_ATTACKS = {
-    "fgsm": {"loss": "margin"},
-    "pgd": {"loss": "margin"},
-    "apgd": {"loss": "dlr"},
-    "square": {"steps": 500},
-}
+_ATTACKS = ("fgsm", "apgd", "apgd_margin", "square")
 
 
 def audit(

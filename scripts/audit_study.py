@@ -10,6 +10,7 @@ On one thread.
 """
 
 import csv
+import inspect
 import sys
 import tempfile
 from collections import Counter
@@ -25,6 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "checks")]
 
 import gallery  # noqa: E402
 
+import s2snet  # noqa: E402
 from s2snet import checks, data, models, weights  # noqa: E402
 from s2snet.attacks import ATTACKS, fgsm  # noqa: E402
 from s2snet.checks.finding import FAIL, ORDER, PASS, WARN  # noqa: E402
@@ -35,7 +37,6 @@ from s2snet.models import Defended  # noqa: E402
 RESULTS = ROOT / "docs" / "results" / "audit"
 SEEDS = range(10)
 EPOCHS, BATCH, LR = 4, 32, 0.01
-DEFAULT = {name: {"name": name} for name in ("fgsm", "pgd", "apgd")}  # those of conf/evaluate.yaml
 SHORT = {PASS: ".", WARN: "w", FAIL: "F"}
 
 
@@ -62,7 +63,8 @@ def of_gallery() -> None:
 def of_sound(audit: str = "quick") -> None:
     """Prints how often each check alarms on sound models; writes every pair."""
     rows = []
-    more = {} if audit == "quick" else {"audit": audit, "attacks": DEFAULT, "budgets": {"linf": [8 / 255]}}
+    attacks = {name: {} for name in inspect.signature(s2snet.evaluate).parameters["attacks"].default}
+    more = {} if audit == "quick" else {"audit": audit, "attacks": attacks, "budgets": {"linf": [8 / 255]}}
     splits = data.load("digits")
     for seed in SEEDS:
         made = {

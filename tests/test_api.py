@@ -1,6 +1,7 @@
 """`s2snet.evaluate` on modules and data of one's own: what comes back, what is refused, what stays as it was."""
 
 import dataclasses
+import inspect
 import os
 from pathlib import Path
 
@@ -161,6 +162,15 @@ def test_what_cannot_be_evaluated_is_one_line(given, words, line):
 
 
 def test_defaults_are_those_of_the_command_line():
+    defaults = inspect.signature(s2snet.evaluate).parameters
+    chosen = {
+        key: value
+        for line in yaml.safe_load((CONF / "evaluate.yaml").read_text())["defaults"]
+        if isinstance(line, dict)
+        for key, value in line.items()
+    }
+    assert list(defaults["attacks"].default) == chosen["attack"]
+    assert list(defaults["threats"].default) == chosen["threat"]
     defaults = dataclasses.asdict(ThreatSettings(name=""))
     assert {**defaults, **api._THREAT} == {**api._THREAT, "name": ""}
     for key, value in yaml.safe_load((CONF / "threat/white_box.yaml").read_text()).items():

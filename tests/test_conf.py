@@ -9,7 +9,7 @@ from tiny import composed
 
 from s2snet import models
 from s2snet.analysis import STUDIES
-from s2snet.attacks import ATTACKS
+from s2snet.attacks import ATTACKS, VARIANTS
 from s2snet.cli import settings as cli_settings
 from s2snet.cli.conf_dir import conf_dir
 from s2snet.data import DATA
@@ -31,7 +31,10 @@ SETTINGS = {
     "evaluate": cli_settings.evaluate_settings,
     "analyse": cli_settings.analyse_settings,
 }
-SHORTCUTS = {"alexnet", "inception_v3", "resnet50", "squeezenet1_1", "vgg16"}  # architectures with a file of their own
+SHORTCUTS = {  # files that give options of another choice a name
+    "classifier": {"alexnet", "inception_v3", "resnet50", "squeezenet1_1", "vgg16"},
+    "attack": set(VARIANTS),
+}
 
 
 def names(group: str) -> set[str]:
@@ -93,7 +96,7 @@ def test_every_file_is_a_choice_of_a_known_group():
     ],
 )
 def test_folders_and_registries_are_equal(group, registry):
-    assert names(group) - (SHORTCUTS if group == "classifier" else set()) == set(registry)
+    assert names(group) - SHORTCUTS.get(group, set()) == set(registry)
 
 
 def test_routes_of_the_white_box_are_all_routes_but_the_dear_one():
@@ -109,6 +112,14 @@ def test_an_attacks_file_has_its_options_and_defaults(name):
     parameters = inspect.signature(ATTACKS[name]).parameters
     assert name == "least_likely" or given.pop("targets") is None  # the engine's option
     assert given == {key: parameter.default for key, parameter in parameters.items() if key not in _GIVEN}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variants_file_is_its_attack_with_its_options(name):
+    attack, options = VARIANTS[name]
+    of_attack = checked("evaluate", f"attack=[{attack}]").attack[attack]
+    assert checked("evaluate", f"attack=[{name}]").attack == {name: {**of_attack, **options}}
+    assert any(of_attack[option] != value for option, value in options.items())
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -132,7 +143,7 @@ def test_a_networks_file_has_all_its_options(group, registry):
 
 
 def test_shortcuts_are_torchvisions_networks():
-    for name in SHORTCUTS:
+    for name in SHORTCUTS["classifier"]:
         assert checked("train", f"classifier={name}").classifier == {
             **checked("train", "classifier=torchvision").classifier, "arch": name
         }  # fmt: skip

@@ -53,4 +53,10 @@ ATTACKS = {
     "fmn": fmn,
 }
 
-__all__ = ["ATTACKS", "LOSSES", "Noise", "Passes", "untouched", *ATTACKS]
+# Usual forms of an attack that go by a name of their own, with the options that make them.
+VARIANTS = {
+    "apgd_margin": ("apgd", {"loss": "margin"}),
+    "apgd_t": ("apgd", {"loss": "dlr", "target_classes": 9}),
+}
+
+__all__ = ["ATTACKS", "LOSSES", "VARIANTS", "Noise", "Passes", "untouched", *ATTACKS]

@@ -189,7 +189,7 @@ def converged(record: Record, defence: dict, found: dict) -> Iterator[Answer]:
     with the margin loss, PGD with three more restarts, on images that the evaluation left. Warns on any image, fails
     over a point.
 
-    Remedy: more steps and restarts; attack=[pgd,apgd] with the margin loss.
+    Remedy: more steps and restarts; attack=[apgd,apgd_margin,apgd_t].
     """
     fell = record.turned(defence["name"], "linf", found["eps"], lambda *_: True)
     if fell is None:

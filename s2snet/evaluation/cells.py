@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from s2snet.attacks import ATTACKS, LOSSES
+from s2snet.attacks import ATTACKS, LOSSES, VARIANTS
 from s2snet.choices import choose, nearest
 from s2snet.evaluation import targets
 from s2snet.evaluation.foreign import ForeignImages
@@ -86,8 +86,9 @@ def options(label: str, given: dict[str, Any]) -> tuple[Callable, dict[str, Any]
     """
     given = dict(given)
     name = given.pop("name", label)
-    choose(f"attack.{label}.name", name, ATTACKS)
-    attack = ATTACKS[name]
+    choose(f"attack.{label}.name", name, [*ATTACKS, *VARIANTS])
+    name, form = VARIANTS.get(name, (name, {}))
+    attack, given = ATTACKS[name], {**form, **given}
     allowed = [option for option in inspect.signature(attack).parameters if option not in _GIVEN]
     aim = given.pop("targets", None)
     if aim is not None:

@@ -12,6 +12,8 @@ TITLES = {
     "fgsm": "FGSM",
     "pgd": "PGD",
     "apgd": "APGD",
+    "apgd_margin": "APGD, margin loss",
+    "apgd_t": "APGD-T",
     "mim": "MIM",
     "cw": "C&W",
     "ead": "EAD",
