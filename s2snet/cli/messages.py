@@ -82,6 +82,9 @@ def _unknown_key(error: BaseException) -> str | None:
     allowed = sorted(str(k) for k in node)
     if not allowed:
         return f"unknown setting {key}: nothing stands there; +{key}=VALUE adds it"
+    group, _, choice = key.partition(".")
+    if (conf_dir() / group / f"{choice}.yaml").is_file():  # attack.pgd.steps=3 where attack=[fgsm]
+        return f"{key} is not chosen: {group}=[{','.join([*map(str, node), choice])}] takes it as well"
     return f"unknown setting {key}{nearest(key.rpartition('.')[2], allowed)}: allowed here are {', '.join(allowed)}"
 
 
