@@ -37,6 +37,7 @@ from s2snet.attacks.mim import mim
 from s2snet.attacks.noise import Noise
 from s2snet.attacks.pgd import pgd
 from s2snet.attacks.square import square
+from s2snet.attacks.uap import uap
 
 ATTACKS = {
     "fgsm": fgsm,
@@ -53,10 +54,13 @@ ATTACKS = {
     "fmn": fmn,
 }
 
+# Attacks that make one perturbation for all images, from training images: the contract above is not theirs.
+UNIVERSAL = {"uap": uap}
+
 # Usual forms of an attack that go by a name of their own, with the options that make them.
 VARIANTS = {
     "apgd_margin": ("apgd", {"loss": "margin"}),
     "apgd_t": ("apgd", {"loss": "dlr", "target_classes": 9}),
 }
 
-__all__ = ["ATTACKS", "LOSSES", "VARIANTS", "Noise", "Passes", "untouched", *ATTACKS]
+__all__ = ["ATTACKS", "LOSSES", "UNIVERSAL", "VARIANTS", "Noise", "Passes", "untouched", *ATTACKS, *UNIVERSAL]

@@ -12,7 +12,7 @@ from s2snet.evaluation.schema import WORST_CASE
 from s2snet.evaluation.scores import wilson
 
 ONE_STEP = ("fgsm",)
-LESS_INFORMED = ("gray_box", "transfer", "query")
+LESS_INFORMED = ("gray_box", "transfer", "query", "universal")
 POINT = 0.01
 Cells = Callable[[str, str, str], bool]  # (threat, route, attack) -> whether the cell belongs
 

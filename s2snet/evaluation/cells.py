@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from s2snet.attacks import ATTACKS, LOSSES, VARIANTS
+from s2snet.attacks import ATTACKS, LOSSES, UNIVERSAL, VARIANTS
 from s2snet.choices import choose, nearest
 from s2snet.evaluation import targets
 from s2snet.evaluation.foreign import ForeignImages
 from s2snet.evaluation.schema import CLEAN, SCHEMA_VERSION
 from s2snet.models import Defended
 from s2snet.threats import ROUTES, SURROGATES, THREATS, Attempt, Facts
+from s2snet.threats.knowledge import ANSWERS, GRADIENTS, TRAINING_IMAGES
 
 # What the engine gives an attack; everything else is an option from the settings.
-_GIVEN = ("model", "images", "labels", "eps", "norm", "noise", "targets", "leave_early", "passes")
+_GIVEN = ("model", "batches", "images", "labels", "eps", "norm", "noise", "targets", "leave_early", "passes")
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Cell:
     source: nn.Module | None = None  # None for clean and foreign images
     fast: nn.Module | None = None  # the copy of the source that is attacked; the source itself where there is none
     surrogate: nn.Module | None = None  # part of both, to be fitted before the cell can run
+    shift: torch.Tensor | None = None  # the perturbation of all images, [C, H, W], to be made before a universal cell
     foreign: ForeignImages | None = None
     status: str = "done"
     reason: str | None = None
@@ -44,6 +46,11 @@ class Cell:
     @property
     def judges(self) -> list[str]:
         return list(dict.fromkeys(name for _, _, judges in self.views for name in judges))
+
+    @property
+    def universal(self) -> bool:
+        """Whether one perturbation, made on training images, moves all images."""
+        return self.preimage["attack"] in UNIVERSAL
 
     @property
     def route(self) -> str:
@@ -86,29 +93,37 @@ def options(label: str, given: dict[str, Any]) -> tuple[Callable, dict[str, Any]
     """
     given = dict(given)
     name = given.pop("name", label)
-    choose(f"attack.{label}.name", name, [*ATTACKS, *VARIANTS])
+    choose(f"attack.{label}.name", name, [*ATTACKS, *UNIVERSAL, *VARIANTS])
     name, form = VARIANTS.get(name, (name, {}))
-    attack, given = ATTACKS[name], {**form, **given}
+    attack, given = {**ATTACKS, **UNIVERSAL}[name], {**form, **given}
     allowed = [option for option in inspect.signature(attack).parameters if option not in _GIVEN]
     aim = given.pop("targets", None)
     if aim is not None:
         choose(f"attack.{label}.targets", aim, targets.TARGETS)
     if "eps" in given:
         raise ValueError(f"attack.{label}.eps: radii are given as budgets, such as budgets.linf=[8/255]")
-    known = [*allowed, "targets"]
-    for option in given:
-        if option not in allowed:
+    known = allowed if name in UNIVERSAL else [*allowed, "targets"]
+    for option in [*given, *([] if aim is None else ["targets"])]:
+        if option not in known:
             what = f"attack.{label}.{option}{nearest(option, known)}: {name} has no such option"
             raise ValueError(f"{what}; allowed are {', '.join(known)}")
     choose(f"attack.{label}.loss", given.get("loss", "margin"), LOSSES)
     try:  # on no images at all: it checks its options and computes nothing
-        none = torch.empty(0, 1)
+        none = torch.empty(0, 2), torch.empty(0, dtype=torch.int64)
         radius = {} if attack.minimal else {"eps": 0.0}
-        aims = {} if aim is None else {"targets": none[:, 0].long()}
-        attack(lambda images: images, none, none[:, 0].long(), norm=attack.norms[0], **radius, **aims, **given)
+        aims = {} if aim is None else {"targets": none[1]}
+        asked = [[none]] if name in UNIVERSAL else none
+        attack(lambda images: images, *asked, norm=attack.norms[0], **radius, **aims, **given)
     except (TypeError, ValueError) as error:
         raise ValueError(f"attack.{label}: {name} refuses its options: {error}") from None
     return attack, given if aim is None else {**given, "targets": aim}
+
+
+def kind(attack: Callable) -> str:
+    """What an attack needs of a source (threats/knowledge.py)."""
+    if attack in UNIVERSAL.values():
+        return TRAINING_IMAGES
+    return ANSWERS if getattr(attack, "answers_only", False) else GRADIENTS
 
 
 def attempts(defences: dict[str, Defended], threats: dict[str, dict], facts: Facts) -> list[Attempt]:
@@ -160,10 +175,10 @@ def plan(
                 f"add budgets.{attack.norms[0]}=[{'' if attack.minimal else '0.5'}]"
             )
     groups: dict[str, list[Attempt]] = {}
-    for attempt in attempts(defences, threats, facts):
+    for attempt in _asked(attempts(defences, threats, facts), known, fit):
         if ROUTES[attempt.route].surrogate is not None and fit is None:
             continue
-        named = [facts.fingerprint(attempt.defended(defences)), attempt.route, attempt.options, attempt.answers_only]
+        named = [facts.fingerprint(attempt.defended(defences)), attempt.route, attempt.options, attempt.takes]
         groups.setdefault(json.dumps(named, sort_keys=True), []).append(attempt)
     for group in groups.values():
         attempt = group[0]
@@ -178,9 +193,9 @@ def plan(
         leave_early = all(other.sole_judge for other in group) and not random
         views = [(other.threat, other.source_name, other.judges) for other in group]
         for label, (attack, chosen) in known.items():
-            if getattr(attack, "answers_only", False) != attempt.answers_only:
+            if kind(attack) != attempt.takes:
                 continue
-            if attempt.route == "eot":
+            if attempt.route == "eot" and attempt.takes != TRAINING_IMAGES:  # whose steps draw anew each
                 if "draws" not in inspect.signature(attack).parameters:
                     continue
                 chosen = chosen | {"draws": max(attempt.options["draws"], chosen.get("draws", 1))}
@@ -204,9 +219,26 @@ def plan(
                             "precision": precision,
                             "seed": seed,
                             **common,
+                            **({"training_images": fit["train"]} if attempt.takes == TRAINING_IMAGES else {}),
                         }
                         cells.append(Cell(preimage, label, views, source, fast, surrogate))
     return cells
+
+
+def _asked(found: list[Attempt], known: dict[str, tuple[Callable, dict]], fit: dict | None) -> list[Attempt]:
+    """The attempts; ValueError for an attack that no threat takes, and for a threat that takes none of the attacks."""
+    kinds = {label: kind(attack) for label, (attack, _) in known.items()}
+    for label, needed in kinds.items():
+        if found and needed not in {attempt.takes for attempt in found}:
+            threat = {ANSWERS: "query", TRAINING_IMAGES: "universal"}.get(needed, "white_box")
+            raise ValueError(f"attack.{label}: none of the threats here takes it; add {threat} to threat=[...]")
+    for attempt in found:
+        if kinds and attempt.takes not in kinds.values():
+            attack = {ANSWERS: "square", TRAINING_IMAGES: "uap"}.get(attempt.takes, "pgd")
+            raise ValueError(f"threat.{attempt.threat}: takes none of the attacks here; add {attack} to attack=[...]")
+        if attempt.takes == TRAINING_IMAGES and fit is None:
+            raise ValueError(f"threat.{attempt.threat}: needs training images, and there are none")
+    return found
 
 
 def _differs(module: Defended, copy: Defended) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from s2snet.attacks import Noise, Passes
+from s2snet.attacks.balls import Ball
 from s2snet.evaluation import cells as planning
 from s2snet.evaluation.cells import Cell
 from s2snet.evaluation.costs import counted
@@ -262,6 +263,10 @@ class Engine:
 
         `whole` takes all steps, in float32, whatever the cell allows.
         """
+        if cell.universal:
+            if cell.shift is None:
+                raise ValueError(cell.reason)
+            return Ball(chunk.images[rows], cell.budget, cell.norm).project(chunk.images[rows] + cell.shift)
         function, options = planning.options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
         options = {name: value for name, value in options.items() if name != "targets"}
         if cell.preimage["budget"] is not None:

@@ -1,22 +1,28 @@
-"""Surrogates of purifiers: fitted once on training images, kept in the ledger, loaded by every rank."""
+"""What is made on training images: surrogates of purifiers and universal perturbations.
+
+Made once by the first rank, kept in the ledger, loaded by every rank.
+"""
 
 import copy
 import hashlib
+import inspect
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from s2snet.data.files import readable
-from s2snet.evaluation.cells import Cell
+from s2snet.evaluation.cells import Cell, options
 from s2snet.evaluation.engine import repeatable
 from s2snet.evaluation.ledger import Ledger
 from s2snet.evaluation.ranks import Ranks
 from s2snet.threats import fit
 from s2snet.threats.surrogates import VERSION
+
+BATCH = 64  # training images that a step of a universal perturbation asks about
 
 
 def training_facts(images: Any) -> dict[str, Any]:
@@ -30,44 +36,94 @@ def name_of(cell: Cell) -> str:
     return hashlib.sha256(json.dumps(preimage, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def perturbation(cell: Cell, train: Any, device: torch.device, **other: int) -> Tensor:
+    """The perturbation [C, H, W] of a universal cell, from training images in an order that its seed alone decides."""
+    attack, chosen = options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
+    draw = torch.Generator().manual_seed(cell.seed)
+
+    def endless() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            for places in torch.randperm(len(train), generator=draw).split(BATCH):
+                items = [readable(train.__getitem__, int(place), len(train)) for place in places]
+                labels = torch.tensor([int(item[1]) for item in items])
+                yield torch.stack([item[0] for item in items]).to(device), labels.to(device)
+
+    return attack(cell.fast, endless(), eps=cell.budget, norm=cell.norm, **{**chosen, **other})
+
+
 def seconds(cell: Cell, train: Any, device: torch.device, steps: int = 3) -> float:
-    """About what fitting the cell's surrogate takes, from a few steps of a copy after a warm-up."""
-    surrogate, purifier = copy.deepcopy(cell.surrogate), cell.source.defended.purifier
-    fit(surrogate, purifier, batches(train), len(train), 1, device=device)
+    """About what making the cell's surrogate or perturbation takes, from a few steps of a copy after a warm-up."""
+    if cell.universal:
+        attack, chosen = options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
+        asked = chosen.get("steps", inspect.signature(attack).parameters["steps"].default)
+
+        def make(steps: int) -> None:
+            perturbation(cell, train, device, steps=steps)
+    else:
+        surrogate, purifier = copy.deepcopy(cell.surrogate), cell.source.defended.purifier
+        asked = cell.preimage["route"]["fit_steps"]
+
+        def make(steps: int) -> None:
+            fit(surrogate, purifier, batches(train), len(train), steps, device=device)
+
+    make(1)
     started = time.perf_counter()
-    fit(surrogate, purifier, batches(train), len(train), steps, device=device)
-    return (time.perf_counter() - started) / steps * cell.preimage["route"]["fit_steps"]
+    make(steps)
+    return (time.perf_counter() - started) / steps * asked
 
 
 def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Callable[[str], None]) -> None:
-    """Fills the surrogate of every cell that has one: from the ledger, or fitted by the first rank.
+    """Gives every cell its surrogate and its perturbation: from the ledger, or made by the first rank.
 
-    A purifier's surrogate is shared by all cells whose preimage says the same of it.
+    A purifier's surrogate is shared by all cells whose preimage says the same of it. A perturbation that cannot be made
+    is that cell's failure.
     """
-    made: dict[str, dict[str, Tensor]] = {}
-    for cell in cells:
-        if cell.surrogate is None:
-            continue
-        name, fact, steps = name_of(cell), cell.preimage["fit"], cell.preimage["route"]["fit_steps"]
-        if name not in made and ranks.first:
-            tensors = ledger.fit(name)
-            if tensors is None:
-                say(f"fitting the {fact['surrogate']} surrogate of {cell.views[0][1]}, {steps} steps")
-                purifier = cell.source.defended.purifier
-                with repeatable(0, name, 0):  # a purifier may answer at random
-                    fit(cell.surrogate, purifier, batches(train), len(train), steps, device=ranks.device)
-                tensors = {key: tensor.cpu().contiguous() for key, tensor in cell.surrogate.state_dict().items()}
-                ledger.keep_fit(name, tensors)
-            made[name] = tensors
-    ranks.wait()
-    for cell in cells:
-        if cell.surrogate is None:
-            continue
-        name = name_of(cell)
-        if name not in made:
-            made[name] = ledger.fit(name)
-        cell.surrogate.load_state_dict(made[name])
+
+    def surrogate(cell: Cell, name: str) -> dict[str, Tensor]:
+        fact, steps = cell.preimage["fit"], cell.preimage["route"]["fit_steps"]
+        say(f"fitting the {fact['surrogate']} surrogate of {cell.views[0][1]}, {steps} steps")
+        with repeatable(0, name, 0):  # a purifier may answer at random
+            fit(cell.surrogate, cell.source.defended.purifier, batches(train), len(train), steps, device=ranks.device)
+        return cell.surrogate.state_dict()
+
+    def shift(cell: Cell, name: str) -> dict[str, Tensor]:
+        say(f"fitting {cell.describe()}")
+        try:
+            return {"shift": perturbation(cell, train, ranks.device)}
+        except Exception as error:  # one attack's failure is that cell's, not the run's
+            ledger.keep_failure(cell.key, 0, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            return {}
+
+    fitted = [cell for cell in cells if cell.surrogate is not None]
+    for cell, tensors in _made(fitted, name_of, surrogate, ledger, ranks):
+        cell.surrogate.load_state_dict(tensors)
         cell.surrogate.to(ranks.device).eval().requires_grad_(False)
+    universal = [cell for cell in cells if cell.universal]
+    for cell, tensors in _made(universal, lambda cell: cell.key, shift, ledger, ranks):
+        if tensors is None:
+            cell.reason = next(iter(ledger.failures()[cell.key].values()))
+        else:
+            cell.shift = tensors["shift"].to(ranks.device)
+
+
+def _made(
+    cells: list[Cell],
+    name: Callable[[Cell], str],
+    make: Callable[[Cell, str], dict[str, Tensor]],
+    ledger: Ledger,
+    ranks: Ranks,
+) -> Iterator[tuple[Cell, dict[str, Tensor] | None]]:
+    """Each cell with its tensors, which the first rank makes where the ledger lacks them; None where it could not."""
+    wanted = {name(cell): cell for cell in reversed(cells)}
+    for key, cell in reversed(wanted.items()):
+        if ranks.first and ledger.fit(key) is None:
+            tensors = make(cell, key)
+            if tensors:
+                ledger.keep_fit(key, {part: tensor.cpu().contiguous() for part, tensor in tensors.items()})
+    ranks.wait()
+    made = {key: ledger.fit(key) for key in wanted}
+    for cell in cells:
+        yield cell, made[name(cell)]
 
 
 def batches(train: Any) -> Callable[[Tensor], Tensor]:

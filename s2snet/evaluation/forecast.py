@@ -45,11 +45,15 @@ def forecast(job: Job, console: Console | None = None) -> float:
         table.add_row(cell.describe(), f"{cost.forwards:.4g}", f"{cost.backwards:.4g}", f"{seconds / 60:.2f}")
     minutes = total / 60 / processes
     fitted = {fits.name_of(cell): cell for cell in planned.cells if cell.surrogate is not None}
-    for cell in fitted.values():
+    for cell in [*fitted.values(), *(cell for cell in planned.cells if cell.universal)]:
         seconds = fits.seconds(cell, job.train, device)
         minutes += seconds / 60  # by the first process, while the others wait
-        fact = cell.preimage["fit"]
-        table.add_row(f"fit the {fact['surrogate']} surrogate of {cell.views[0][1]}", "", "", f"{seconds / 60:.2f}")
+        what = (
+            cell.describe()
+            if cell.universal
+            else f"the {cell.preimage['fit']['surrogate']} surrogate of {cell.views[0][1]}"
+        )
+        table.add_row(f"fit {what}", "", "", f"{seconds / 60:.2f}")
     console.print(table)
     where = f"{processes} processes" if processes > 1 else "one process"
     console.print(

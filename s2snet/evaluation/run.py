@@ -215,7 +215,9 @@ def _once(measure: Callable[[nn.Module], Any]) -> Callable[[nn.Module], Any]:
 
 
 def _needs_fit(threats: dict[str, dict[str, Any]]) -> bool:
-    return any({"learned", "affine"} & set(threat["routes"]) for threat in threats.values())
+    return any(
+        threat["name"] == "universal" or {"learned", "affine"} & set(threat["routes"]) for threat in threats.values()
+    )
 
 
 def _fast(defended: Defended, copy: Callable[[nn.Module], nn.Module]) -> Defended:

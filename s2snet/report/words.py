@@ -14,6 +14,7 @@ TITLES = {
     "apgd": "APGD",
     "apgd_margin": "APGD, margin loss",
     "apgd_t": "APGD-T",
+    "uap": "UAP",
     "mim": "MIM",
     "cw": "C&W",
     "ead": "EAD",

@@ -5,13 +5,16 @@ THREATS and one YAML.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
 from s2snet.models import Defended
 from s2snet.threats.routes import ROUTES
+
+# Kinds of attacks, by what they need of a source: gradients, answers alone, or training images besides.
+GRADIENTS, ANSWERS, TRAINING_IMAGES = "gradients", "answers", "training images"
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Attempt:
     judges: tuple[str, ...]
     sole_judge: bool  # the one judge answers exactly as the source does: an image may leave once it fools
     bare: bool = False  # the source is the defence's classifier without its purifier
-    answers_only: bool = False  # for attacks that take no gradients, and only for these
+    takes: str = GRADIENTS  # the one kind of attack that asks this source
     options: dict[str, Any] = field(default_factory=dict)  # of the route
 
     @property
@@ -111,7 +114,26 @@ def transfer(defences: dict[str, Defended], settings: dict[str, Any], facts: Fac
 
 def query(defences: dict[str, Defended], settings: dict[str, Any], facts: Facts) -> list[Attempt]:
     """The attacker sees answers only: each defence by the attacks that take no gradients."""
-    return [Attempt("query", name, "exact", (name,), sole_judge=True, answers_only=True) for name in defences]
+    return [Attempt("query", name, "exact", (name,), sole_judge=True, takes=ANSWERS) for name in defences]
 
 
-THREATS: dict[str, Threat] = {"gray_box": gray_box, "white_box": white_box, "transfer": transfer, "query": query}
+def universal(defences: dict[str, Defended], settings: dict[str, Any], facts: Facts) -> list[Attempt]:
+    """The attacker has training images and makes one perturbation for all others; every defence judges.
+
+    It is fitted to each source of the gray box, and to each defence by each route of the settings.
+    """
+    found: dict[tuple[str, str], Attempt] = {}
+    for attempt in (*gray_box(defences, settings, facts), *white_box(defences, settings, facts)):
+        place = facts.fingerprint(attempt.defended(defences)), attempt.route
+        alike = replace(attempt, threat="universal", judges=tuple(defences), sole_judge=False, takes=TRAINING_IMAGES)
+        found.setdefault(place, alike)
+    return list(found.values())
+
+
+THREATS: dict[str, Threat] = {
+    "gray_box": gray_box,
+    "white_box": white_box,
+    "transfer": transfer,
+    "query": query,
+    "universal": universal,
+}
