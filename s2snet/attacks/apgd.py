@@ -25,7 +25,7 @@ def apgd(
     random_start: bool = True,
     loss: str = "cross_entropy",
     target_classes: int = 0,
-    momentum: float = 0.75,
+    momentum: float = 0.25,
     rho: float = 0.75,
     draws: int = 1,
     noise: Noise | None = None,
@@ -38,9 +38,10 @@ def apgd(
     With `target_classes` = n above 0 each restart makes n runs, each pulling to another of the n classes that
     the module ranks highest besides the label (loss="dlr", target_classes=9 is the paper's targeted APGD);
     any wrong class still fools. With `targets` that one class alone counts, and `target_classes` must be 0.
-    Starts are drawn from `noise`; without `random_start` the one start is the image. `rho` is the share of
-    rising steps below which the size halves. Costs restarts x runs x draws x (steps + 1 forwards, steps
-    backwards), plus one forward with `target_classes`, less where images leave early.
+    Starts are drawn from `noise`; without `random_start` the one start is the image. `momentum` is the share of
+    the last move in the next (the paper's 1 - alpha), `rho` the share of rising steps below which the size
+    halves. Costs restarts x runs x draws x (steps + 1 forwards, steps backwards), plus one forward with
+    `target_classes`, less where images leave early.
     """
     check(images, labels, targets, norm, apgd.norms, eps, steps=steps, restarts=restarts, draws=draws)
     if targets is not None and target_classes:
@@ -101,9 +102,9 @@ def apgd(
                     x, gradient = torch.where(wide, top_x, x), torch.where(wide, top_gradient, gradient)
                     last = torch.where(halve, top, last)
                     halved, top_then, rises = halve, top, torch.zeros_like(rises)
-                # a gradient step, then `momentum` of it and the rest of the last move
+                # a gradient step, of which `momentum` gives way to the last move
                 stepped = near.project(x + spread(size, x) * near.steepest(gradient, x))
-                share = momentum if step else 1.0
+                share = 1 - momentum if step else 1.0
                 moved = near.project(x + share * (stepped - x) + (1 - share) * (x - before))
                 x, before = moved, x
             if len(rows):
@@ -128,4 +129,4 @@ def _rank(prober: Prober, rows: Tensor, value: Tensor) -> Tensor:
     return prober.loss(prober.logits, *prober.classes(rows))
 
 
-apgd.version, apgd.norms, apgd.minimal = 1, ("linf", "l2"), False
+apgd.version, apgd.norms, apgd.minimal = 2, ("linf", "l2"), False

@@ -128,6 +128,25 @@ def test_the_module_and_all_random_states_are_as_before(name, net, batch):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
+def test_a_frozen_part_of_a_training_module_stays_frozen_on_the_way(name, net, batch):
+    net.train().body[1].eval()
+    seen = []
+    net.body[1].register_forward_hook(lambda module, inputs, output: seen.append(module.training))
+    call(name, net, *batch)
+    assert seen and not any(seen)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_buffers_are_as_before_after_an_exception(name, net, batch):
+    net.train()
+    before = net.body[1].running_mean.clone()
+    net.head.register_forward_hook(lambda *_: 1 / 0)  # after BatchNorm has moved its statistics
+    with pytest.raises(ZeroDivisionError):
+        call(name, net, *batch)
+    assert torch.equal(net.body[1].running_mean, before)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
 def test_also_after_an_exception(name, net, batch):
     class Broken(nn.Module):
         def __init__(self):

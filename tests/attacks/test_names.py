@@ -23,7 +23,7 @@ OPTIONS = {
     "random_start": "whether a run starts from a random point of the ball",
     "loss": "a name in LOSSES",
     "draws": "passes that a gradient is averaged over",
-    "momentum": "share of the last step in the next",
+    "momentum": "share of the last move, or sum of gradients, in the next",
     "sparsity": "share of coordinates that a step in l1 moves",
     "rho": "share of rising steps below which a step size halves",
     "target_classes": "classes that an untargeted run aims at one by one",

@@ -271,6 +271,20 @@ def test_the_best_iterate_comes_back_and_not_the_last(name):
 
 
 @pytest.mark.parametrize("name", ["bim", "pgd", "mim", "apgd", "least_likely"])
+def test_a_success_on_the_way_is_not_lost(name):
+    """The answer is another at the third pass only."""
+    linear, images, labels = problem(2, 49, count=8)
+    asked = []
+
+    def blinks(x):
+        asked.append(x.detach().clone())
+        return linear(x).flip(1) if len(asked) == 3 else linear(x)
+
+    found = call(name, blinks, images[:1], labels[:1], eps=1e-3)
+    assert torch.equal(found, asked[2]) and not torch.equal(found, asked[-1])
+
+
+@pytest.mark.parametrize("name", ["bim", "pgd", "mim", "apgd", "least_likely"])
 def test_the_last_iterate_counts(name):
     """After one step from an image that fools nobody, the last iterate is the only one that can."""
     model, images, labels = problem(2, 49, count=4, seed=28)

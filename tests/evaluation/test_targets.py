@@ -21,6 +21,7 @@ def targets(aim: str, seed: int = 0, indices=None, labels=LABELS):
 def test_a_target_is_a_class_and_never_the_label(aim):
     for classes in (2, CLASSES):
         module = torch.nn.Sequential(Linear(), torch.nn.Linear(CLASSES, classes))
+        torch.nn.init.eye_(module[1].weight), torch.nn.init.zeros_(module[1].bias)
         labels = LABELS % classes
         found = TARGETS[aim](module, pictures(200).images, labels, classes, Noise(0, range(200)))
         assert found.dtype == torch.int64
