@@ -14,7 +14,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-BIM, PGD, APGD, MINIMAL, DEEPFOOL = 20, 40, 100, 100, 50  # steps
+BIM, MIM, PGD, APGD, MINIMAL, DEEPFOOL = 20, 20, 40, 100, 100, 50  # steps
 CW = {"searches": 5, "steps": 100}
 CLASSES = 10
 
@@ -23,12 +23,18 @@ def step(eps: float, steps: int) -> float:
     return 2.5 * eps / steps
 
 
+def share(eps: float, steps: int) -> float:
+    """The step of the momentum iterative method (arXiv 1710.06081, algorithm 1)."""
+    return eps / steps
+
+
 def ours(model: nn.Module) -> dict[str, Callable]:
     from s2snet import attacks
 
     def budget(name: str, **options) -> Callable:
         def run(images: Tensor, labels: Tensor, seed: int, first: int, norm: str, eps: float, **case) -> Tensor:
-            steps = {"step_size": step(eps, options["steps"])} if name in ("bim", "pgd") else {}
+            size = {"bim": step(eps, BIM), "pgd": step(eps, PGD), "mim": share(eps, MIM)}
+            steps = {"step_size": size[name]} if name in size else {}
             if name in ("pgd", "apgd"):
                 steps["noise"] = attacks.Noise(seed, range(first, first + len(images)))
             # the model is the sole judge and deterministic: leaving early changes no verdict and saves hours
@@ -46,6 +52,7 @@ def ours(model: nn.Module) -> dict[str, Callable]:
     return {
         "fgsm": budget("fgsm"),
         "bim": budget("bim", steps=BIM),
+        "mim": budget("mim", steps=MIM),
         "pgd": budget("pgd", steps=PGD),
         "apgd-ce": budget("apgd", steps=APGD, loss="cross_entropy"),
         "apgd-dlr": budget("apgd", steps=APGD, loss="dlr"),
@@ -63,10 +70,12 @@ def foolbox(model: nn.Module) -> dict[str, Callable]:
     known = library.attacks
     wrapped = library.PyTorchModel(model, bounds=(0, 1), device="cpu")
 
-    def budget(linf: Callable, l2: Callable, steps: int = 0, **options) -> Callable:
+    def budget(
+        linf: Callable, l2: Callable, steps: int = 0, l1: Callable | None = None, length: Callable = step, **options
+    ) -> Callable:
         def run(images: Tensor, labels: Tensor, seed: int, first: int, norm: str, eps: float) -> Tensor:
-            size = {"abs_stepsize": step(eps, steps), "steps": steps} if steps else {}
-            attack = (linf if norm == "linf" else l2)(**size, **options)
+            size = {"abs_stepsize": length(eps, steps), "steps": steps} if steps else {}
+            attack = {"linf": linf, "l2": l2, "l1": l1}[norm](**size, **options)
             return attack.run(wrapped, images, labels, epsilon=eps)
 
         return run
@@ -80,7 +89,18 @@ def foolbox(model: nn.Module) -> dict[str, Callable]:
     return {
         "fgsm": budget(known.LinfFastGradientAttack, known.L2FastGradientAttack),
         "bim": budget(known.LinfBasicIterativeAttack, known.L2BasicIterativeAttack, BIM, random_start=False),
-        "pgd": budget(known.LinfProjectedGradientDescentAttack, known.L2ProjectedGradientDescentAttack, PGD),
+        "mim": budget(
+            known.LinfMomentumIterativeFastGradientMethod,
+            known.L2MomentumIterativeFastGradientMethod,
+            MIM,
+            length=share,
+        ),
+        "pgd": budget(
+            known.LinfProjectedGradientDescentAttack,
+            known.L2ProjectedGradientDescentAttack,
+            PGD,
+            known.SparseL1DescentAttack,
+        ),
         "deepfool": minimal(known.LinfDeepFoolAttack, known.L2DeepFoolAttack, steps=DEEPFOOL),
         "ddn": minimal(None, known.DDNAttack, steps=MINIMAL),
         "fmn": minimal(known.LInfFMNAttack, known.L2FMNAttack, steps=MINIMAL),
@@ -107,12 +127,12 @@ def art(model: nn.Module) -> dict[str, Callable]:
         found = attack(classifier, batch_size=len(images), **options).generate(images.numpy(), one_hot)
         return torch.from_numpy(found)
 
-    def budget(attack: Callable, steps: int = 0, **options) -> Callable:
+    def budget(attack: Callable, steps: int = 0, length: Callable = step, **options) -> Callable:
         def run(images: Tensor, labels: Tensor, seed: int, first: int, norm: str, eps: float) -> Tensor:
-            size = {"eps_step": step(eps, steps), "max_iter": steps} if steps else {}
+            size = {"eps_step": length(eps, steps), "max_iter": steps} if steps else {}
             if "nb_random_init" in options:  # Auto-PGD chooses its own steps, from 2 eps
                 size["eps_step"] = 2 * eps
-            size["norm"] = numpy.inf if norm == "linf" else 2
+            size["norm"] = {"linf": numpy.inf, "l2": 2, "l1": 1}[norm]
             return made(images, labels, attack, eps=eps, **size, **options)
 
         return run
@@ -124,6 +144,7 @@ def art(model: nn.Module) -> dict[str, Callable]:
     return {
         "fgsm": budget(evasion.FastGradientMethod),
         "bim": budget(pgd, BIM, num_random_init=0),
+        "mim": budget(evasion.MomentumIterativeMethod, MIM, share),
         "pgd": budget(pgd, PGD, num_random_init=1),
         "apgd-ce": budget(auto, APGD, nb_random_init=1, loss_type="cross_entropy"),
         "apgd-dlr": budget(auto, APGD, nb_random_init=1, loss_type="difference_logits_ratio"),
@@ -170,11 +191,15 @@ def torchattacks(model: nn.Module) -> dict[str, Callable]:
     def fgsm(images: Tensor, labels: Tensor, seed: int, first: int, norm: str, eps: float) -> Tensor:
         return library.FGSM(model, eps=eps)(images, labels)
 
+    def mim(images: Tensor, labels: Tensor, seed: int, first: int, norm: str, eps: float) -> Tensor:
+        return library.MIFGSM(model, eps=eps, alpha=share(eps, MIM), steps=MIM)(images, labels)
+
     def minimal(attack: Callable, **options) -> Callable:
         return lambda images, labels, seed, first, norm: attack(model, **options)(images, labels)
 
     return {
         "fgsm": fgsm,
+        "mim": mim,
         "bim": pgd(BIM, random_start=False),
         "pgd": pgd(PGD, random_start=True),
         "deepfool": minimal(library.DeepFool, steps=DEEPFOOL),
@@ -251,9 +276,12 @@ def adv_lib(model: nn.Module) -> dict[str, Callable]:
     }
 
 
-# norms that a library's attack lacks, where another norm of it is measured
+# norms that a library's attack lacks, where another norm of it is measured; l1 is measured of PGD alone
 LACKS = {
     ("torchattacks", "fgsm", "l2"),
+    ("torchattacks", "mim", "l2"),
+    ("torchattacks", "pgd", "l1"),
+    ("adv_lib", "pgd", "l1"),
     ("torchattacks", "deepfool", "linf"),
     ("art", "deepfool", "linf"),
     ("adv_lib", "bim", "l2"),

@@ -40,14 +40,14 @@ TARGET_CLASSES = 3  # of apgd-t
 # Radii at which a model is neither always right nor never: those of bim and pgd, and which of them Auto-PGD and
 # further seeds take.
 RADII = {
-    "digits": {"linf": (2 / 255, 4 / 255), "l2": (0.1, 0.25)},
-    "digits-s2snet": {"linf": (8 / 255, 16 / 255, 25.5 / 255), "l2": (0.5, 1.0)},
-    "cifar10-resnet20": {"linf": (1 / 255,), "l2": (0.1,)},
+    "digits": {"linf": (2 / 255, 4 / 255), "l2": (0.1, 0.25), "l1": (2.0,)},
+    "digits-s2snet": {"linf": (8 / 255, 16 / 255, 25.5 / 255), "l2": (0.5, 1.0), "l1": (8.0,)},
+    "cifar10-resnet20": {"linf": (1 / 255,), "l2": (0.1,), "l1": (1.0,)},
 }
 MAIN = {
-    "digits": {"linf": 4 / 255, "l2": 0.25},
-    "digits-s2snet": {"linf": 16 / 255, "l2": 1.0},
-    "cifar10-resnet20": {"linf": 1 / 255, "l2": 0.1},
+    "digits": {"linf": 4 / 255, "l2": 0.25, "l1": 2.0},
+    "digits-s2snet": {"linf": 16 / 255, "l2": 1.0, "l1": 8.0},
+    "cifar10-resnet20": {"linf": 1 / 255, "l2": 0.1, "l1": 1.0},
 }
 SEEDS = 3  # of attacks with a random start; their mean is compared
 # Where three left a difference of the order of their spread, on both sides.
@@ -56,7 +56,7 @@ MORE_SEEDS = {("cifar10-resnet20", "apgd-dlr", "l2"): 9}
 BUDGET_IMAGES = {"digits": 360, "digits-s2snet": 360, "cifar10-resnet20": 500}
 MINIMAL_IMAGES = {"digits": 360, "digits-s2snet": 360, "cifar10-resnet20": 100}
 FEW_IMAGES = 32  # for CW, which all run on these too: one library (ART) is too slow for more
-BUDGET = ("fgsm", "bim", "pgd", "apgd-ce", "apgd-dlr", "apgd-t")
+BUDGET = ("fgsm", "bim", "mim", "pgd", "apgd-ce", "apgd-dlr", "apgd-t")
 MINIMAL = (("deepfool", "l2"), ("deepfool", "linf"), ("ddn", "l2"), ("fmn", "l2"), ("fmn", "linf"), ("cw", "l2"))
 KEY = ("model", "attack", "norm", "eps", "seed", "images")
 
@@ -96,11 +96,11 @@ def cases(library: str, model: str) -> Iterator[dict[str, object]]:
     known = {
         (attack, norm)
         for attack in LIBRARIES[library](nn.Identity().eval())
-        for norm in ("linf", "l2")
-        if (library, attack, norm) not in LACKS
+        for norm in ("linf", "l2", "l1")
+        if (library, attack, norm) not in LACKS and (norm != "l1" or attack == "pgd")
     }
     random = {"pgd", "apgd-ce", "apgd-dlr"}  # the others start from the image itself
-    for seed, attack, norm in product(range(max(SEEDS, *MORE_SEEDS.values())), BUDGET, ("linf", "l2")):
+    for seed, attack, norm in product(range(max(SEEDS, *MORE_SEEDS.values())), BUDGET, ("linf", "l2", "l1")):
         if seed >= MORE_SEEDS.get((model, attack, norm), SEEDS):
             continue
         radii = RADII[model][norm]

@@ -14,7 +14,7 @@ class Ball:
     `sparsity`, for l1 only: the share of an image's coordinates that one step moves.
     """
 
-    def __init__(self, images: Tensor, eps: float, norm: str, sparsity: float = 0.05):
+    def __init__(self, images: Tensor, eps: float, norm: str, sparsity: float = 0.01):
         if norm not in NORMS:
             raise ValueError(f"norm={norm!r}: allowed are {', '.join(NORMS)}")
         self.images, self.eps, self.norm, self.sparsity = images, float(eps), norm, sparsity
