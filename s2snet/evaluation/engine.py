@@ -150,6 +150,9 @@ class Engine:
         kept = self.ledger.crafted(cell.key, chunk.number)
         if kept is not None and torch.equal(kept["image"][: len(chunk.index)], chunk.index):
             return {name: tensor[: len(chunk.index)] for name, tensor in kept.items()}
+        if cell.universal and cell.shift is None:  # it could not be made, as fits.prepare has noted
+            self.ledger.keep_failure(cell.key, chunk.number, cell.reason)
+            return None
         passes = Passes(len(chunk.index))
         started = time.perf_counter()
         with repeatable(cell.seed or 0, cell.key, chunk.number):  # a source that answers at random answers alike
@@ -264,8 +267,6 @@ class Engine:
         `whole` takes all steps, in float32, whatever the cell allows.
         """
         if cell.universal:
-            if cell.shift is None:
-                raise ValueError(cell.reason)
             return Ball(chunk.images[rows], cell.budget, cell.norm).project(chunk.images[rows] + cell.shift)
         function, options = planning.options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
         options = {name: value for name, value in options.items() if name != "targets"}

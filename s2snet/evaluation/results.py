@@ -159,7 +159,8 @@ def _samples(engine: Engine, folder: Path) -> None:
         for name in cell.judges:
             if name in guarded:
                 tensors[f"purified/{cell.key}/{engine.judges[name]}"] = purify(name, torch.cat(left))
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    # a purifier may give its input back: a file holds no two views of one memory
+    tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     make_whole(path, lambda beside: beside.write_bytes(save(tensors)))
 
 

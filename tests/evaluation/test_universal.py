@@ -1,0 +1,134 @@
+"""The universal threat: one perturbation from training images, judged by every defence on images it has not seen."""
+
+import shutil
+
+import pytest
+import torch
+from jobs import Blur, Linear, crafted, defence, evaluated, files, job, line, lines, pictures, rows, white_box
+from safetensors.torch import load_file
+from torch import nn
+
+from s2snet.evaluation import fits
+from s2snet.evaluation.run import plan
+
+UNIVERSAL = {"universal": white_box("exact", "identity")["white_box"] | {"name": "universal"}}
+GIVEN = {"threats": UNIVERSAL, "attacks": {"uap": {"steps": 20}}, "budgets": {"linf": [0.2], "l2": [1.0]}}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Not to be written to."""
+    return evaluated(tmp_path_factory.mktemp("done") / "r", **GIVEN)[0]
+
+
+def shifts(folder):
+    return [load_file(path)["shift"] for path in sorted((folder / "ledger/fits").glob("*.safetensors"))]
+
+
+def test_sources_are_the_bare_classifier_and_each_route_once_and_all_judge():
+    cells = [cell for cell in plan(job(**GIVEN)).cells if cell.source is not None]
+    sources = {(cell.views[0][1], cell.route) for cell in cells}
+    assert sources == {("none", "exact"), ("blur", "exact"), ("blur", "identity")}
+    assert len(cells) == 2 * len(sources)  # a cell for each norm
+    for cell in cells:
+        assert [view[0] for view in cell.views] == ["universal"]
+        assert cell.judges == ["none", "blur"] and not cell.preimage["leave_early"]
+
+
+def test_every_image_moves_by_the_one_perturbation_of_its_cell(done):
+    test = pictures().images
+    moves = 0
+    for path in sorted((done / "ledger/crafted").glob("*/00000.safetensors")):
+        shift = load_file(done / "ledger/fits" / f"{path.parent.name}.safetensors")["shift"]
+        adversarial, clean = load_file(path)["adversarial"], test[:8]
+        assert (adversarial - (clean + shift).clamp(0, 1)).abs().max() < 1e-6
+        moves += bool(shift.any())
+    assert moves == 6
+
+
+def test_it_is_made_of_training_images_alone(done, monkeypatch):
+    asked, real = [], fits.perturbation
+    train = pictures(40, seed=1)
+
+    def watched(cell, given, device, **other):
+        assert given is train
+        asked.append(cell.key)
+        return real(cell, given, device, **other)
+
+    monkeypatch.setattr(fits, "perturbation", watched)
+    # other test images, and fewer of them: the same perturbations
+    folder, _ = evaluated(train=train, images=pictures(9, seed=5), **GIVEN)
+    assert len(asked) == 6
+    assert all(any(torch.equal(a, b) for b in shifts(done)) for a in shifts(folder))
+    other, _ = evaluated("other", train=pictures(40, seed=2), **GIVEN)
+    assert not any(torch.equal(a, b) for a in shifts(other) for b in shifts(done))
+
+
+def test_it_fools_more_than_noise_of_its_length_and_counts_in_the_worst_case(done):
+    clean = line(done, threat="clean", defence="none")["accuracy"]
+    found = min(line["accuracy"] for line in lines(done, threat="universal", defence="none", norm="linf"))
+    test = pictures()
+    draw = torch.Generator().manual_seed(0)
+    noise = 0.2 * torch.sign(torch.randn(200, 1, 1, 12, 12, generator=draw))
+    with torch.no_grad():
+        answers = torch.stack([Linear()((test.images + one).clamp(0, 1)).argmax(dim=1) for one in noise])
+    by_chance = (answers == test.labels).float().mean(dim=1).min().item()
+    assert found < min(by_chance, clean)
+    worst = line(done, threat="worst_case", defence="none", norm="linf")["accuracy"]
+    assert worst <= found
+
+
+def test_the_same_command_takes_up_what_was_made(done, monkeypatch):
+    shutil.copytree(done, "r")
+    monkeypatch.setattr(fits, "perturbation", lambda *words, **options: pytest.fail("made again"))
+    again, said = evaluated(**GIVEN)
+    assert not said and files(again) == files(done) and crafted(again) == crafted(done)
+
+
+def test_seeds_make_perturbations_of_their_own():
+    folder, _ = evaluated(**{**GIVEN, "budgets": {"linf": [0.2]}}, seeds=[0, 1])
+    assert len(shifts(folder)) == 6
+    seeds = {row["seed"] for row in rows(folder, threat="universal")}
+    assert seeds == {0, 1}
+
+
+def test_one_that_cannot_be_made_is_a_failed_cell_and_not_robust():
+    class Detached(nn.Module):
+        def forward(self, images):
+            return images.detach()
+
+    folder, said = evaluated(defences=[defence("none"), defence("cut", Detached())], **GIVEN)
+    failed = [text for text in said if text.startswith("failed")]
+    assert len(failed) == 2 and all("cut exact uap" in text and "no gradient reaches" in text for text in failed)
+    worst = line(folder, threat="worst_case", defence="cut", norm="linf")
+    assert worst["status"].startswith("incomplete: universal exact uap failed (ValueError: no gradient reaches")
+    # and it is tried again
+    again, said = evaluated(defences=[defence("none"), defence("cut", Detached())], **GIVEN)
+    assert len([text for text in said if text.startswith("failed")]) == 2 and files(again) == files(folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"train": None}, "threat.universal: needs training images, and there are none"),
+        ({"attacks": {"pgd": {}, "uap": {}}}, "attack.pgd: none of the threats here takes it; add white_box to threat"),
+        ({"attacks": {"uap": {"targets": "next"}}}, "attack.uap.targets: uap has no such option"),
+        ({"threats": white_box()}, "attack.uap: none of the threats here takes it; add universal to threat=[...]"),
+        ({"threats": white_box() | UNIVERSAL, "attacks": {"fgsm": {}}}, "threat.universal: takes none of the attacks"),
+        ({"budgets": {"l1": [1.0]}}, "attack.uap: knows linf, l2, and budgets has none of them"),
+    ],
+)
+def test_what_cannot_be_is_one_line(changed, line):
+    with pytest.raises(ValueError) as error:
+        plan(job(**{**GIVEN, **changed}))
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_rows_say_what_the_untouched_defence_answers(done):
+    test = pictures()
+    found = rows(done, threat="universal", defence="blur", route="exact", source="blur", norm="l2")
+    (key,) = {row["crafted"] for row in found}
+    shift = load_file(done / "ledger/fits" / f"{key}.safetensors")["shift"]
+    with torch.no_grad():
+        answers = Linear()(Blur()((test.images + shift).clamp(0, 1))).argmax(dim=1)
+    assert [row["correct"] for row in found] == (answers == test.labels).tolist()
