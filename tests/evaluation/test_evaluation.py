@@ -176,6 +176,16 @@ def test_a_defence_that_comes_later_crafts_no_gray_box_again(trained):
     assert files(folder) == files(fresh)
 
 
+def test_an_attack_that_comes_later_or_earlier_crafts_no_other_again(trained):
+    words = [*(word for word in QUICK if "attack" not in word), f"runs={trained}", "output=r"]
+    before = crafted(evaluate(*words, "attack=[fgsm]")[0])
+    folder, _ = evaluate(*words, "attack=[bim,fgsm]")
+    after = crafted(folder)
+    assert after[: len(before)] == before and len(set(after)) == len(after) == 2 * len(before)
+    fresh, _ = evaluate(*words, "attack=[fgsm,bim]", "output=fresh")
+    assert files(folder) == files(fresh)
+
+
 def test_more_images_use_the_chunks_that_are_there(trained, quick):
     evaluate(*QUICK, f"runs={trained}", "output=r", "images=12")
     folder, _ = evaluate(*QUICK, f"runs={trained}", "output=r")

@@ -14,9 +14,10 @@ from s2snet.evaluation.run import plan
 from s2snet.rank_zero import is_first
 
 WORDS = [
-    "images=26", "chunk=4", "attack=[fgsm,pgd]", "attack.pgd.steps=3", "budgets.linf=[0.1]", "budgets.l2=[]",
-    "samples=2", "defence=[none,s2snet]", "threat.white_box.routes=[exact,learned]", "threat.white_box.fit_steps=3",
-    "output=r",
+    "images=26", "chunk=4", "attack=[fgsm,pgd,uap]", "attack.pgd.steps=3", "attack.uap.steps=3", "budgets.linf=[0.1]",
+    "budgets.l2=[]", "samples=2", "defence=[none,s2snet]", "threat=[gray_box,white_box,universal]",
+    "threat.white_box.routes=[exact,learned]", "threat.white_box.fit_steps=3", "threat.universal.routes=[learned]",
+    "threat.universal.fit_steps=3", "output=r",
 ]  # fmt: skip
 
 
@@ -52,7 +53,8 @@ def test_two_processes_write_what_one_writes(start, trained, alone, tmp_path):
     for piece in timing(folder)[len(there) :]:
         passes[piece["rank"]] += piece["images"] * piece["forwards_per_image"]
     assert min(passes.values()) > 0.3 * sum(passes.values())
-    assert len(list(folder.glob("ledger/fits/*"))) == 1
+    # one surrogate, shared by two threats, and the perturbations of the bare classifier and of the defence
+    assert len(list(folder.glob("ledger/fits/*"))) == 3
     # what is said is said once
     assert done.stderr.count("fitting the learned surrogate") == (not there)
     assert done.stdout.count("report: r/report.html") == 1
