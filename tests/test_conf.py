@@ -9,7 +9,7 @@ from tiny import composed
 
 from s2snet import models
 from s2snet.analysis import STUDIES
-from s2snet.attacks import ATTACKS, VARIANTS
+from s2snet.attacks import ATTACKS, UNIVERSAL, VARIANTS
 from s2snet.cli import settings as cli_settings
 from s2snet.cli.conf_dir import conf_dir
 from s2snet.data import DATA
@@ -87,7 +87,7 @@ def test_every_file_is_a_choice_of_a_known_group():
 @pytest.mark.parametrize(
     "group, registry",
     [
-        ("attack", ATTACKS),
+        ("attack", {**ATTACKS, **UNIVERSAL}),
         ("data", DATA),
         ("classifier", models.CLASSIFIERS),
         ("autoencoder", models.AUTOENCODERS),
@@ -105,12 +105,12 @@ def test_routes_of_the_white_box_are_all_routes_but_the_dear_one():
     assert "- smoothed: " in text  # and it says so
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", [*ATTACKS, *UNIVERSAL])
 def test_an_attacks_file_has_its_options_and_defaults(name):
     given = OmegaConf.to_container(OmegaConf.load(conf_dir() / "attack" / f"{name}.yaml"))
     assert given.pop("name") == name
-    parameters = inspect.signature(ATTACKS[name]).parameters
-    assert name == "least_likely" or given.pop("targets") is None  # the engine's option
+    parameters = inspect.signature({**ATTACKS, **UNIVERSAL}[name]).parameters
+    assert name == "least_likely" or name in UNIVERSAL or given.pop("targets") is None  # the engine's option
     assert given == {key: parameter.default for key, parameter in parameters.items() if key not in _GIVEN}
 
 
