@@ -12,7 +12,7 @@ help: ## say what there is
 
 demo: $(READY) ## train classifier, stage 1, stage 2, adversarial on digits, evaluate, write the report (minutes)
 	$(BIN)/python train.py -m stage=classifier,1,2,adversarial data=digits overwrite=true
-	$(BIN)/python evaluate.py data=digits trainer=ddp_cpu 'threat.white_box.routes=[exact,identity]'
+	$(BIN)/python evaluate.py data=digits trainer=ddp_cpu images=120 'threat.white_box.routes=[exact,identity]'
 
 study: $(READY) ## all five analyses on digits, on the weights that come with the project (ten minutes)
 	$(BIN)/python analyse.py study=[gradients,relations,linearity,directions,regions] weights=checkpoints/released/digits
