@@ -232,8 +232,8 @@ def test_a_card_has_the_figures_of_the_table():
             found = speaking[defence, *key]
             figures = [found[column] for column in ("accuracy", "low", "high")]
             assert [float(number) / 100 for number in re.findall(r"[\d.]+", cell)] == pytest.approx(figures, abs=6e-4)
-    assert "**S2SNet:** Broken at L\u221e 25.5/255. At L\u221e 8/255, S2SNet keeps 98.6 % when" in shown
-    assert "Over 360 test images of digits, with 95 % intervals, under FGSM, PGD-40, APGD-100." in shown
+    assert "**S2SNet:** Broken at L\u221e 25.5/255. At L\u221e 8/255, S2SNet keeps 98.9 % when" in shown
+    assert "Over 360 test images of digits, with 95 % intervals, under FGSM, APGD-100, APGD-margin-100." in shown
     assert "Broken at every budget." in card_of("classifier-small_cnn.safetensors")
     assert worst("adversarial", 8 / 255) in card_of("adversarial-small_cnn.safetensors")
 

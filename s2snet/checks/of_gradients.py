@@ -74,7 +74,7 @@ def saturated_logits(record: Record, defence: dict, found: dict) -> Iterator[Ans
     cross-entropy attack stands still. Warns where the first is passed on 20 % of images, fails where the second is on
     1 %, unless an attack with another loss took part.
 
-    Remedy: attack.pgd.loss=margin.
+    Remedy: attack=[apgd_margin].
     """
     losses = {cell["options"].get("loss") for cell in record.run["cells"] if defence["name"] in cell["judges"]}
     lost = found["lost"] > 0.01

@@ -12,7 +12,7 @@ TITLES = {
     "fgsm": "FGSM",
     "pgd": "PGD",
     "apgd": "APGD",
-    "apgd_margin": "APGD, margin loss",
+    "apgd_margin": "APGD-margin",
     "apgd_t": "APGD-T",
     "uap": "UAP",
     "mim": "MIM",
