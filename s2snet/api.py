@@ -17,13 +17,14 @@ from s2snet.choices import choose
 from s2snet.data import ImageFiles, Images, Shards, Streamed, carved
 from s2snet.data.files import readable
 from s2snet.evaluation.defences import Defence
-from s2snet.evaluation.run import Job, Trainer, run
+from s2snet.evaluation.run import Job, run
 from s2snet.evaluation.scores import read_table
 from s2snet.models import Defended
 from s2snet.models.suits import suits
 from s2snet.recipes import check
 from s2snet.report.audit_page import write_audit
 from s2snet.report.page import write_report
+from s2snet.surroundings import Trainer
 
 if TYPE_CHECKING:
     import pandas
@@ -94,7 +95,6 @@ def train_purifier(
 
     In eval mode, with its `.header`. ValueError, in one line, for what cannot be trained or lies in the way.
     """
-    from s2snet.surroundings import Trainer as On
     from s2snet.training import checkpoints
     from s2snet.training.autoencoder import TrainAutoencoder
     from s2snet.training.finetune import FinetuneDecoder
@@ -138,7 +138,7 @@ def train_purifier(
             splits,
             folder,
             about,
-            On(accelerator=device, workers=workers, progress=progress),
+            Trainer(accelerator=device, workers=workers, progress=progress),
             facts=more,
             command="s2snet.train_purifier(...)",
             resume=resume,

@@ -26,21 +26,11 @@ from s2snet.evaluation.ledger import Ledger
 from s2snet.models import Defended
 from s2snet.models.folded import folded
 from s2snet.rank_zero import is_first
+from s2snet.surroundings import Trainer
 from s2snet.threats import Facts
 
 KEEP_ALL_UP_TO = 10_000  # images; above it only those that the report shows are kept
 PROBE = 8  # images that show whether a module answers at random, and fold its copy
-
-
-@dataclass
-class Trainer:
-    """Where an evaluation runs; the trainer settings of training have the same names."""
-
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    precision: str = "32-true"
-    progress: bool = False
 
 
 @dataclass
@@ -63,7 +53,7 @@ class Job:
     samples: int = 12
     fast: bool = True
     audit: str = "quick"  # off, quick, full: which probes are taken for the audit
-    trainer: Any = field(default_factory=Trainer)
+    trainer: Trainer = field(default_factory=lambda: Trainer(progress=False))
     command: str = ""
     config: str = ""  # the settings as YAML
     notes: list[str] = field(default_factory=list)

@@ -21,8 +21,9 @@ from s2snet import checks, data, models, runs, weights
 from s2snet.attacks import ATTACKS
 from s2snet.data import Images
 from s2snet.evaluation.defences import Defence
-from s2snet.evaluation.run import Job, Trainer, run
+from s2snet.evaluation.run import Job, run
 from s2snet.models import Defended
+from s2snet.surroundings import Trainer
 
 EPS = 0.1
 COUNT = 64  # with fewer the interval of a sound classifier is over 5 points wide
