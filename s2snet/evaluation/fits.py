@@ -38,7 +38,7 @@ def name_of(cell: Cell) -> str:
 
 def perturbation(cell: Cell, train: Any, device: torch.device, **other: int) -> Tensor:
     """The perturbation [C, H, W] of a universal cell, from training images in an order that its seed alone decides."""
-    attack, chosen = options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
+    attack, chosen = _attack(cell)
     draw = torch.Generator().manual_seed(cell.seed)
 
     def endless() -> Iterator[tuple[Tensor, Tensor]]:
@@ -51,25 +51,30 @@ def perturbation(cell: Cell, train: Any, device: torch.device, **other: int) -> 
     return attack(cell.fast, endless(), eps=cell.budget, norm=cell.norm, **{**chosen, **other})
 
 
-def seconds(cell: Cell, train: Any, device: torch.device, steps: int = 3) -> float:
-    """About what making the cell's surrogate or perturbation takes, from a few steps of a copy after a warm-up."""
-    if cell.universal:
-        attack, chosen = options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
-        asked = chosen.get("steps", inspect.signature(attack).parameters["steps"].default)
+def seconds_of_surrogate(cell: Cell, train: Any, device: torch.device) -> float:
+    """About what fitting the cell's surrogate takes, from a few steps of a copy after a warm-up."""
+    surrogate, purifier = copy.deepcopy(cell.surrogate), cell.source.defended.purifier
+    return cell.preimage["route"]["fit_steps"] * _seconds_of_a_step(
+        lambda steps: fit(surrogate, purifier, batches(train), len(train), steps, device=device)
+    )
 
-        def make(steps: int) -> None:
-            perturbation(cell, train, device, steps=steps)
-    else:
-        surrogate, purifier = copy.deepcopy(cell.surrogate), cell.source.defended.purifier
-        asked = cell.preimage["route"]["fit_steps"]
 
-        def make(steps: int) -> None:
-            fit(surrogate, purifier, batches(train), len(train), steps, device=device)
+def seconds_of_perturbation(cell: Cell, train: Any, device: torch.device) -> float:
+    """About what making the cell's perturbation takes, from a few steps after a warm-up."""
+    attack, chosen = _attack(cell)
+    steps = chosen.get("steps", inspect.signature(attack).parameters["steps"].default)
+    return steps * _seconds_of_a_step(lambda steps: perturbation(cell, train, device, steps=steps))
 
+
+def _seconds_of_a_step(make: Callable[[int], Any], steps: int = 3) -> float:
     make(1)
     started = time.perf_counter()
     make(steps)
-    return (time.perf_counter() - started) / steps * asked
+    return (time.perf_counter() - started) / steps
+
+
+def _attack(cell: Cell) -> tuple[Callable, dict[str, Any]]:
+    return options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
 
 
 def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Callable[[str], None]) -> None:

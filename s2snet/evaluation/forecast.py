@@ -28,7 +28,8 @@ def forecast(job: Job, console: Console | None = None) -> float:
     processes = job.trainer.devices * job.trainer.num_nodes
     table = Table(title=f"{job.count} images, {len(chunks(job.chunk, job.count))} chunks", box=SIMPLE)
     for column in ("cell", "forwards", "backwards", "minutes"):
-        table.add_column(column, justify="left" if column == "cell" else "right", no_wrap=True)
+        # where it is narrow the cells' names take two lines, and no figure is cut
+        table.add_column(column, justify="left" if column == "cell" else "right", no_wrap=column != "cell")
     total = 0.0
     for cell in planned.cells:
         cost = planned.costs.of(cell)
@@ -44,15 +45,15 @@ def forecast(job: Job, console: Console | None = None) -> float:
         total += seconds
         table.add_row(cell.describe(), f"{cost.forwards:.4g}", f"{cost.backwards:.4g}", f"{seconds / 60:.2f}")
     minutes = total / 60 / processes
-    fitted = {fits.name_of(cell): cell for cell in planned.cells if cell.surrogate is not None}
-    for cell in [*fitted.values(), *(cell for cell in planned.cells if cell.universal)]:
-        seconds = fits.seconds(cell, job.train, device)
+    surrogates = {fits.name_of(cell): cell for cell in planned.cells if cell.surrogate is not None}
+    made = [
+        (f"the {cell.preimage['fit']['surrogate']} surrogate of {cell.views[0][1]}", fits.seconds_of_surrogate, cell)
+        for cell in surrogates.values()
+    ]
+    made += [(cell.describe(), fits.seconds_of_perturbation, cell) for cell in planned.cells if cell.universal]
+    for what, measure, cell in made:
+        seconds = measure(cell, job.train, device)
         minutes += seconds / 60  # by the first process, while the others wait
-        what = (
-            cell.describe()
-            if cell.universal
-            else f"the {cell.preimage['fit']['surrogate']} surrogate of {cell.views[0][1]}"
-        )
         table.add_row(f"fit {what}", "", "", f"{seconds / 60:.2f}")
     console.print(table)
     where = f"{processes} processes" if processes > 1 else "one process"

@@ -1,14 +1,17 @@
 """The universal threat: one perturbation from training images, judged by every defence on images it has not seen."""
 
+import io
 import shutil
 
 import pytest
 import torch
 from jobs import Blur, Linear, crafted, defence, evaluated, files, job, line, lines, pictures, rows, white_box
+from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
 from s2snet.evaluation import fits
+from s2snet.evaluation.forecast import forecast
 from s2snet.evaluation.run import plan
 
 UNIVERSAL = {"universal": white_box("exact", "identity")["white_box"] | {"name": "universal"}}
@@ -132,3 +135,12 @@ def test_rows_say_what_the_untouched_defence_answers(done):
     with torch.no_grad():
         answers = Linear()(Blur()((test.images + shift).clamp(0, 1))).argmax(dim=1)
     assert [row["correct"] for row in found] == (answers == test.labels).tolist()
+
+
+def test_the_plan_counts_surrogates_and_perturbations_and_cuts_no_figure():
+    console = Console(file=io.StringIO(), width=60)
+    forecast(job(**{**GIVEN, "threats": {"universal": {**UNIVERSAL["universal"], "routes": ["learned"]}}}), console)
+    text = console.file.getvalue()
+    assert text.count("fit the learned surrogate of blur") == 1
+    assert text.count("fit universal blur learned uap") == text.count("fit universal none exact uap") == 2
+    assert "\u2026" not in text
