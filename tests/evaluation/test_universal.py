@@ -138,9 +138,12 @@ def test_rows_say_what_the_untouched_defence_answers(done):
 
 
 def test_the_plan_counts_surrogates_and_perturbations_and_cuts_no_figure():
-    console = Console(file=io.StringIO(), width=60)
-    forecast(job(**{**GIVEN, "threats": {"universal": {**UNIVERSAL["universal"], "routes": ["learned"]}}}), console)
-    text = console.file.getvalue()
+    def printed(width):
+        console = Console(file=io.StringIO(), width=width)
+        forecast(job(**{**GIVEN, "threats": {"universal": {**UNIVERSAL["universal"], "routes": ["learned"]}}}), console)
+        return console.file.getvalue()
+
+    text = printed(120)
     assert text.count("fit the learned surrogate of blur") == 1
     assert text.count("fit universal blur learned uap") == text.count("fit universal none exact uap") == 2
-    assert "\u2026" not in text
+    assert "\u2026" not in printed(60)
