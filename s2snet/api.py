@@ -220,7 +220,8 @@ def evaluate(
     - `attacks`: names as in conf/attack, or {label: options} with the attack's `name` where the label is another;
     - `threats`: names, or {name: options} as in conf/threat/NAME.yaml;
     - `budgets`: {norm: radii in [0, 1] pixel units}, by default Linf 8/255;
-    - `train`: training images, needed by the routes `learned` and `affine`, which are left out without them;
+    - `train`: training images, needed by the routes `learned` and `affine`, which are left out without them, and by
+      the threat `universal`, with their labels;
     - `adversarial`: files of adversarial images from elsewhere (evaluation/foreign.py);
     - `output`: a folder for ledger, rows, table and report, where the same call goes on after a crash; None keeps
       nothing.

@@ -41,6 +41,7 @@ def audit(
     - `effort`: quick, or full, which also asks stronger attacks whether the first ones had converged;
     - `output`: the result folder: table, rows, report.html and audit.html, a page to hand to a reviewer.
 
+    Of the default attacks `square` goes with the default threat `query`: where you name one kind, the other follows.
     `.attrs["verdicts"]` says PASS, WARN(n) or FAIL(n) of each model. The other options are those of `s2snet.evaluate`.
     ValueError, in one line, for what cannot be audited.
     """
@@ -51,6 +52,10 @@ def audit(
     from s2snet.report.terminal import print_audit
 
     choose("effort", effort, ("quick", "full"))
+    if "threats" in options and "query" not in options["threats"]:
+        options.setdefault("attacks", [name for name in _ATTACKS if name != "square"])
+    if "attacks" in options and not set(options["attacks"]) & {"square"}:
+        options.setdefault("threats", [name for name in _THREATS if name != "query"])
     rows = api.evaluate(
         model,
         loader,

@@ -185,6 +185,35 @@ def test_a_classifier_by_name_is_audited_and_a_failure_is_the_exit_status(own, m
 # ------------------------------------------------------------------ docs
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, {"fgsm", "apgd", "apgd_margin", "square"}),
+        ({"attacks": ["apgd"]}, {"apgd"}),
+        ({"threats": ["white_box"]}, {"fgsm", "apgd", "apgd_margin"}),
+        ({"attacks": ["fgsm", "square"]}, {"fgsm", "square"}),
+    ],
+)
+def test_attacks_and_threats_follow_each_other(given, wanted, monkeypatch, tmp_path):
+    from s2snet import api
+
+    class Stop(Exception):
+        pass
+
+    def planned(job, say):
+        from s2snet.evaluation.run import plan
+
+        found.update(cell.attack for cell in plan(job).cells if cell.source is not None)
+        raise Stop
+
+    found = set()
+    monkeypatch.setattr(api, "run", planned)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+    with pytest.raises(Stop):
+        s2snet.audit(model, (torch.rand(4, 1, 8, 8), torch.arange(4) % 3), output=tmp_path / "r", **given)
+    assert found == wanted
+
+
 def test_the_documentation_is_what_the_checks_say(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     from audit_docs import markdown

@@ -12,6 +12,7 @@ from s2snet.analysis import STUDIES
 from s2snet.attacks import ATTACKS, UNIVERSAL, VARIANTS
 from s2snet.cli import settings as cli_settings
 from s2snet.cli.conf_dir import conf_dir
+from s2snet.cli.messages import LISTS
 from s2snet.data import DATA
 from s2snet.evaluation.cells import _GIVEN
 from s2snet.threats import ROUTES, THREATS
@@ -25,7 +26,6 @@ ONLY = {  # groups that not every command has
     "defence": {"evaluate", "analyse"},
     "study": {"analyse"},
 }
-LISTS = {"attack", "defence", "study", "threat"}
 SETTINGS = {
     "train": cli_settings.train_settings,
     "evaluate": cli_settings.evaluate_settings,

@@ -35,9 +35,8 @@ def pgd(
     `step_size` is in pixel units and defaults to 2.5 eps / steps, so that the rim can be reached and left
     again. Starts are uniform in the ball (l2: in direction and in length), drawn from `noise`; without
     `random_start` the one start is the image itself. `sparsity` is for l1: the share of coordinates a step
-    moves (a hundredth as in Tramer and Boneh, arXiv 1904.13000: on digits a twentieth leaves 30 images where it
-    leaves 19). Costs restarts x draws x (steps + 1 forwards, steps
-    backwards), less where images leave early.
+    moves (a hundredth as in Tramer and Boneh, arXiv 1904.13000: on 60 digits a twentieth leaves 30 where it
+    leaves 19). Costs restarts x draws x (steps + 1 forwards, steps backwards), less where images leave early.
     """
     check(images, labels, targets, norm, pgd.norms, eps, steps=steps, restarts=restarts, draws=draws)
     if not 0 < sparsity <= 1:

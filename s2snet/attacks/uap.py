@@ -19,18 +19,21 @@ def uap(
     steps: int = 200,
     step_size: float | None = None,
     loss: str = "margin",
-    kappa: float = 1.0,
+    cap: float = 1.0,
+    draws: int = 1,
 ) -> Tensor:
     """The perturbation [C, H, W] of at most `eps` that moves as many images as it can over the boundary.
 
     `batches` gives training images [b, C, H, W] in [0, 1] with labels int64 [b], one batch a step, at least one. Each
     step goes along the gradient of the mean loss of images + perturbation, cut to the box; an image whose loss is
-    above `kappa` pulls no more (as Shafahi et al., section 3, cap theirs: else those that are fooled rule the rest).
+    above `cap` pulls no more (as Shafahi et al., section 3: else those that are fooled rule the rest).
     Steps are `step_size` long (null: 10 eps / steps) at first and fall to 0. It is universal (Moosavi-Dezfooli et al.):
-    made on training images, for images that it has not seen. Costs `steps` forwards and backwards of a batch.
+    made on training images, for images that it has not seen. Costs steps x draws
+    forwards and backwards of a batch.
     """
-    if steps < 1:
-        raise ValueError(f"steps={steps}: at least 1")
+    for name, count in (("steps", steps), ("draws", draws)):
+        if count < 1:
+            raise ValueError(f"{name}={count}: at least 1")
     if step_size is not None and not step_size > 0:
         raise ValueError(f"step_size={step_size}: above 0")
     length = 10 * eps / steps if step_size is None else step_size
@@ -41,9 +44,9 @@ def uap(
             if delta is None:
                 delta = images.new_zeros(1, *images.shape[1:])
             moved = images + delta
-            prober = Prober(model, labels, None, loss)
+            prober = Prober(model, labels, None, loss, draws)
             _, value, gradient = prober.gradient(moved.clamp(0, 1), torch.arange(len(images), device=images.device))
-            pulls = spread(value < kappa, images) & (moved >= 0) & (moved <= 1)
+            pulls = spread(value < cap, images) & (moved >= 0) & (moved <= 1)
             along = torch.where(pulls, gradient, 0).sum(dim=0, keepdim=True)
             along = along.sign() if norm == "linf" else unit(along)
             delta = delta + length * (1 - step / steps) * along

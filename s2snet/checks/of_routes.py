@@ -19,7 +19,8 @@ def compulsory_routes(record: Record) -> Iterator[Answer]:
     of these asks for was taken. Without a purifier there is no way around: then the query attack is asked for, by a
     warning.
 
-    Remedy: threat.white_box.routes=[exact,identity,soft,learned,affine,smoothed,eot] threat=[gray_box,white_box,query].
+    Remedy: threat.white_box.routes=[exact,identity,soft,learned,affine,smoothed,eot] threat=[gray_box,white_box,query]
+    attack=[fgsm,apgd,apgd_margin,square].
     """
     for defence in record.defences:
         name = defence["name"]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from s2snet.choices import nearest
 from s2snet.cli.conf_dir import conf_dir
 
+LISTS = {"attack", "defence", "study", "threat"}  # groups of which several choices are taken at once
 EXTRAS = {"hydra/launcher": "slurm", "hydra/sweeper": "sweep"}  # where Hydra's plugins come from
 
 
@@ -83,8 +84,10 @@ def _unknown_key(error: BaseException) -> str | None:
     if not allowed:
         return f"unknown setting {key}: nothing stands there; +{key}=VALUE adds it"
     group, _, choice = key.partition(".")
-    if (conf_dir() / group / f"{choice}.yaml").is_file():  # attack.pgd.steps=3 where attack=[fgsm]
-        return f"{key} is not chosen: {group}=[{','.join([*map(str, node), choice])}] takes it as well"
+    if (conf_dir() / group / f"{choice}.yaml").is_file():
+        if group in LISTS:  # attack.pgd.steps=3 where attack=[fgsm]
+            return f"{key} is not chosen: {group}=[{','.join([*map(str, node), choice])}] takes it as well"
+        return f"unknown setting {key}: {group}={choice} chooses it"
     return f"unknown setting {key}{nearest(key.rpartition('.')[2], allowed)}: allowed here are {', '.join(allowed)}"
 
 

@@ -18,7 +18,7 @@ from s2snet.evaluation.foreign import ForeignImages
 from s2snet.evaluation.schema import CLEAN, SCHEMA_VERSION
 from s2snet.models import Defended
 from s2snet.threats import ROUTES, SURROGATES, THREATS, Attempt, Facts
-from s2snet.threats.knowledge import ANSWERS, GRADIENTS, TRAINING_IMAGES
+from s2snet.threats.knowledge import ANSWERS, GRADIENTS, TAKES, TRAINING_IMAGES
 
 # What the engine gives an attack; everything else is an option from the settings.
 _GIVEN = ("model", "batches", "images", "labels", "eps", "norm", "noise", "targets", "leave_early", "passes")
@@ -156,8 +156,8 @@ def plan(
     Cells that several threats ask for are shared. Leaving early is decided here: only where every view has the
     source itself as its sole judge and the source answers the same each time. Where another judge waits for the
     images, all steps run for all. `copies` are faster copies of the defences, which are attacked in their place.
-    `fit` says of what training images surrogates are made; without it routes that need one are left out. A minimal
-    attack runs once for each of its norms in `budgets`, whatever the radii.
+    `fit` says of what training images surrogates and perturbations are made; without it routes with a surrogate are
+    left out. A minimal attack runs once for each of its norms in `budgets`, whatever the radii.
     """
     seeded = any(facts.random(module) for module in defences.values())
     common = {"data": data, "chunk": chunk, "schema": SCHEMA_VERSION}
@@ -175,7 +175,9 @@ def plan(
                 f"add budgets.{attack.norms[0]}=[{'' if attack.minimal else '0.5'}]"
             )
     groups: dict[str, list[Attempt]] = {}
-    for attempt in _asked(attempts(defences, threats, facts), known, fit):
+    attempted = attempts(defences, threats, facts)
+    _go_together([threat["name"] for threat in threats.values()], known, fit)
+    for attempt in attempted:
         if ROUTES[attempt.route].surrogate is not None and fit is None:
             continue
         named = [facts.fingerprint(attempt.defended(defences)), attempt.route, attempt.options, attempt.takes]
@@ -195,7 +197,7 @@ def plan(
         for label, (attack, chosen) in known.items():
             if kind(attack) != attempt.takes:
                 continue
-            if attempt.route == "eot" and attempt.takes != TRAINING_IMAGES:  # whose steps draw anew each
+            if attempt.route == "eot":
                 if "draws" not in inspect.signature(attack).parameters:
                     continue
                 chosen = chosen | {"draws": max(attempt.options["draws"], chosen.get("draws", 1))}
@@ -225,20 +227,24 @@ def plan(
     return cells
 
 
-def _asked(found: list[Attempt], known: dict[str, tuple[Callable, dict]], fit: dict | None) -> list[Attempt]:
-    """The attempts; ValueError for an attack that no threat takes, and for a threat that takes none of the attacks."""
+def _go_together(threats: list[str], known: dict[str, tuple[Callable, dict]], fit: dict | None) -> None:
+    """ValueError for an attack that no threat takes, and for a threat that takes none of the attacks."""
     kinds = {label: kind(attack) for label, (attack, _) in known.items()}
+    takes = {name: TAKES.get(name, GRADIENTS) for name in threats}
     for label, needed in kinds.items():
-        if found and needed not in {attempt.takes for attempt in found}:
-            threat = {ANSWERS: "query", TRAINING_IMAGES: "universal"}.get(needed, "white_box")
-            raise ValueError(f"attack.{label}: none of the threats here takes it; add {threat} to threat=[...]")
-    for attempt in found:
-        if kinds and attempt.takes not in kinds.values():
-            attack = {ANSWERS: "square", TRAINING_IMAGES: "uap"}.get(attempt.takes, "pgd")
-            raise ValueError(f"threat.{attempt.threat}: takes none of the attacks here; add {attack} to attack=[...]")
-        if attempt.takes == TRAINING_IMAGES and fit is None:
-            raise ValueError(f"threat.{attempt.threat}: needs training images, and there are none")
-    return found
+        if takes and needed not in takes.values():
+            threat = next((name for name, taken in TAKES.items() if taken == needed), "white_box")
+            raise ValueError(
+                f"attack.{label}: none of the threats here takes it; add {threat} to threat=[...], or leave it out"
+            )
+    for name, taken in takes.items():
+        if kinds and taken not in kinds.values():
+            attack = {ANSWERS: "square", TRAINING_IMAGES: "uap"}.get(taken, "apgd")
+            raise ValueError(
+                f"threat.{name}: takes none of the attacks here; add {attack} to attack=[...], or leave it out"
+            )
+        if taken == TRAINING_IMAGES and fit is None:
+            raise ValueError(f"threat.{name}: needs training images, and there are none; leave it out of threat=[...]")
 
 
 def _differs(module: Defended, copy: Defended) -> bool:

@@ -114,7 +114,7 @@ def seconds_per_image(source: nn.Module, images: Tensor) -> tuple[float, float]:
             with torch.set_grad_enabled(backwards):
                 x = images.clone().requires_grad_(backwards)
                 logits = source(x)
-                if backwards:
+                if backwards and logits.requires_grad:
                     torch.autograd.grad(logits.sum(), x)
             if images.device.type == "cuda":
                 torch.cuda.synchronize()

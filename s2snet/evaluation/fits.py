@@ -26,13 +26,20 @@ BATCH = 64  # training images that a step of a universal perturbation asks about
 
 
 def training_facts(images: Any) -> dict[str, Any]:
-    """What a surrogate depends on besides its purifier: it becomes part of the key of each cell that uses one."""
+    """What surrogates and perturbations depend on besides their module: part of the key of each cell with one."""
     return {"train": images.fingerprint(), "version": VERSION}
 
 
 def name_of(cell: Cell) -> str:
     """The key of a cell's surrogate: what it is, of which purifier, fitted on what, how long."""
     preimage = cell.preimage["fit"] | {"steps": cell.preimage["route"]["fit_steps"]}
+    return hashlib.sha256(json.dumps(preimage, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def name_of_perturbation(cell: Cell) -> str:
+    """The key of a cell's perturbation: all that it depends on, and nothing of the test images."""
+    without = ("data", "chunk", "schema", "precision", "leave_early")
+    preimage = {key: value for key, value in cell.preimage.items() if key not in without} | {"batch": BATCH}
     return hashlib.sha256(json.dumps(preimage, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -67,9 +74,15 @@ def seconds_of_perturbation(cell: Cell, train: Any, device: torch.device) -> flo
 
 
 def _seconds_of_a_step(make: Callable[[int], Any], steps: int = 3) -> float:
+    def done() -> None:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+
     make(1)
+    done()
     started = time.perf_counter()
     make(steps)
+    done()
     return (time.perf_counter() - started) / steps
 
 
@@ -96,6 +109,8 @@ def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Ca
         try:
             return {"shift": perturbation(cell, train, ranks.device)}
         except Exception as error:  # one attack's failure is that cell's, not the run's
+            if isinstance(error, OSError):
+                raise
             ledger.keep_failure(cell.key, 0, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             return {}
 
@@ -104,7 +119,7 @@ def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Ca
         cell.surrogate.load_state_dict(tensors)
         cell.surrogate.to(ranks.device).eval().requires_grad_(False)
     universal = [cell for cell in cells if cell.universal]
-    for cell, tensors in _made(universal, lambda cell: cell.key, shift, ledger, ranks):
+    for cell, tensors in _made(universal, name_of_perturbation, shift, ledger, ranks):
         if tensors is None:
             cell.reason = next(iter(ledger.failures()[cell.key].values()))
         else:
@@ -118,9 +133,14 @@ def _made(
     ledger: Ledger,
     ranks: Ranks,
 ) -> Iterator[tuple[Cell, dict[str, Tensor] | None]]:
-    """Each cell with its tensors, which the first rank makes where the ledger lacks them; None where it could not."""
-    wanted = {name(cell): cell for cell in reversed(cells)}
-    for key, cell in reversed(wanted.items()):
+    """Each cell with its tensors, which the first rank makes where the ledger lacks them; None where it could not.
+
+    To be used up by every rank: the others wait inside.
+    """
+    wanted: dict[str, Cell] = {}
+    for cell in cells:
+        wanted.setdefault(name(cell), cell)
+    for key, cell in wanted.items():
         if ranks.first and ledger.fit(key) is None:
             tensors = make(cell, key)
             if tensors:

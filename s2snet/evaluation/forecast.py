@@ -34,6 +34,8 @@ def forecast(job: Job, console: Console | None = None) -> float:
     for cell in planned.cells:
         cost = planned.costs.of(cell)
         seconds = 0.0
+        if cell.surrogate is not None:
+            cell.surrogate.to(device)
         if cell.fast is not None:
             several = hasattr(cell.fast, "draws_per_backward")  # its passes are counted as the network's
             network = cell.fast.defended if several else cell.fast
@@ -52,7 +54,10 @@ def forecast(job: Job, console: Console | None = None) -> float:
     ]
     made += [(cell.describe(), fits.seconds_of_perturbation, cell) for cell in planned.cells if cell.universal]
     for what, measure, cell in made:
-        seconds = measure(cell, job.train, device)
+        try:
+            seconds = measure(cell, job.train, device)
+        except ValueError:  # what cannot be made fails in its cell, where it is said
+            seconds = 0.0
         minutes += seconds / 60  # by the first process, while the others wait
         table.add_row(f"fit {what}", "", "", f"{seconds / 60:.2f}")
     console.print(table)

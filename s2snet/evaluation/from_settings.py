@@ -53,10 +53,9 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
 
 
 def _to_fit(splits: data.Splits) -> data.Images | data.ImageFiles | None:
-    """The images that surrogates are fitted on, by number, which a stream does not have."""
-    if isinstance(splits.train, data.Shards):
-        return splits.validation
-    return splits.train if len(splits.train) else None
+    """The images that surrogates and perturbations are made on, by number, which a stream does not have."""
+    found = splits.validation if isinstance(splits.train, data.Shards) else splits.train
+    return found if len(found) else None
 
 
 def find_defences(

@@ -4,7 +4,7 @@
     ledger/crafted/KEY/00000.safetensors    adversarial images of chunk 0, with indices and passes per image
     ledger/crafted/KEY/00000.sample.safetensors   the few of them that the report shows, where not all are kept
     ledger/judged/KEY/JUDGE/00000.parquet   rows of chunk 0 before that judge (MEASURED_SCHEMA)
-    ledger/fits/KEY.safetensors             a surrogate that was fitted to a purifier
+    ledger/fits/KEY.safetensors             a surrogate that was fitted to a purifier, or a universal perturbation
     ledger/failed/KEY.00000.json            why chunk 0 of that cell has no rows; the next run tries again
 
 Every rank writes here, each its own chunks; one lock, held by the first, keeps a second run out. A file is written
@@ -63,7 +63,7 @@ class Ledger:
         self._keep_tensors(self._crafted_path(key, chunk, sample), tensors)
 
     def fit(self, key: str) -> dict[str, Tensor] | None:
-        """The tensors of a fitted surrogate, or None where it was not fitted yet."""
+        """The tensors of a surrogate or a perturbation, or None where it was not made yet."""
         return self._tensors(self.folder / "fits" / f"{key}.safetensors")
 
     def keep_fit(self, key: str, tensors: dict[str, Tensor]) -> None:

@@ -111,8 +111,8 @@ def _facts(job, planned) -> dict[str, Any]:
 
 
 def _passes(planned, cell) -> list[float] | None:
-    """[forwards, backwards] per image that the attack's options amount to without leaving early; None for a file."""
-    return None if cell.source is None else list(astuple(planned.costs.of(cell)))
+    """[forwards, backwards] per image that the options amount to without leaving early; None where nothing is asked."""
+    return None if cell.source is None or cell.universal else list(astuple(planned.costs.of(cell)))
 
 
 def _parts(defended: Defended) -> dict[str, str]:

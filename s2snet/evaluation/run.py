@@ -44,7 +44,7 @@ class Job:
     attacks: dict[str, dict[str, Any]]
     budgets: dict[str, list[float]]
     output: Path
-    train: Any = None  # training images, on which surrogates are fitted; None: routes that need one are left out
+    train: Any = None  # training images, for surrogates and universal perturbations; None: no route with a surrogate
     adversarial: list[str] = field(default_factory=list)  # files of foreign images
     count: int | None = None
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -112,6 +112,10 @@ def plan(job: Job) -> Plan:
     copies = {name: _fast(module, copy) for name, module in job.modules.items()} if job.fast else job.modules
     given = [foreign.read(path, shape, len(job.images)) for path in job.adversarial]
     fit = None if job.train is None or not _needs_fit(job.threats) else fits.training_facts(job.train)
+    labels = getattr(job.train, "labels", torch.empty(0))
+    if any(threat["name"] == "universal" for threat in job.threats.values()) and (labels < 0).any():
+        unlabelled = f"{int((labels < 0).sum())} of {len(labels)} training images have no label"
+        raise ValueError(f"threat.universal: {unlabelled}; leave it out of threat=[...]")
     cells = planning.plan(
         job.modules,
         copies,

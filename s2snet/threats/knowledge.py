@@ -15,6 +15,7 @@ from s2snet.threats.routes import ROUTES
 
 # Kinds of attacks, by what they need of a source: gradients, answers alone, or training images besides.
 GRADIENTS, ANSWERS, TRAINING_IMAGES = "gradients", "answers", "training images"
+TAKES = {"query": ANSWERS, "universal": TRAINING_IMAGES}  # by threat; gradients otherwise
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,12 @@ class Attempt:
     judges: tuple[str, ...]
     sole_judge: bool  # the one judge answers exactly as the source does: an image may leave once it fools
     bare: bool = False  # the source is the defence's classifier without its purifier
-    takes: str = GRADIENTS  # the one kind of attack that asks this source
     options: dict[str, Any] = field(default_factory=dict)  # of the route
+
+    @property
+    def takes(self) -> str:
+        """The one kind of attack that asks this source."""
+        return TAKES.get(self.threat, GRADIENTS)
 
     @property
     def source_name(self) -> str:
@@ -114,7 +119,7 @@ def transfer(defences: dict[str, Defended], settings: dict[str, Any], facts: Fac
 
 def query(defences: dict[str, Defended], settings: dict[str, Any], facts: Facts) -> list[Attempt]:
     """The attacker sees answers only: each defence by the attacks that take no gradients."""
-    return [Attempt("query", name, "exact", (name,), sole_judge=True, takes=ANSWERS) for name in defences]
+    return [Attempt("query", name, "exact", (name,), sole_judge=True) for name in defences]
 
 
 def universal(defences: dict[str, Defended], settings: dict[str, Any], facts: Facts) -> list[Attempt]:
@@ -125,7 +130,7 @@ def universal(defences: dict[str, Defended], settings: dict[str, Any], facts: Fa
     found: dict[tuple[str, str], Attempt] = {}
     for attempt in (*gray_box(defences, settings, facts), *white_box(defences, settings, facts)):
         place = facts.fingerprint(attempt.defended(defences)), attempt.route
-        alike = replace(attempt, threat="universal", judges=tuple(defences), sole_judge=False, takes=TRAINING_IMAGES)
+        alike = replace(attempt, threat="universal", judges=tuple(defences), sole_judge=False)
         found.setdefault(place, alike)
     return list(found.values())
 

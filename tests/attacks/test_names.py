@@ -11,7 +11,7 @@ import yaml
 from linear_models import ATTACKS, Linear
 
 import s2snet.attacks as package
-from s2snet.attacks import LOSSES
+from s2snet.attacks import LOSSES, UNIVERSAL
 
 CONF = Path(__file__).parents[2] / "conf" / "attack"
 ENGINE = ["norm", "noise", "targets", "leave_early", "passes"]  # given by the engine, not by YAML
@@ -34,6 +34,7 @@ OPTIONS = {
     "subspace": "orthonormal columns that a perturbation is confined to",
     "box": "whether images stay in [0, 1]",
     "kappa": "margin that counts as success",
+    "cap": "loss above which an image pulls no more",
     "weight": "first weight of the loss beside the distance",
     "abort_early": "whether a run that stands still ends",
     "gamma": "share by which the radius changes",
@@ -61,8 +62,20 @@ def test_signatures_keep_the_one_spelling(name):
     assert inspect.signature(ATTACKS[name]).return_annotation is torch.Tensor
 
 
+@pytest.mark.parametrize("name", UNIVERSAL)
+def test_a_universal_attack_keeps_the_spelling_too(name):
+    attack = UNIVERSAL[name]
+    known = inspect.signature(attack).parameters
+    assert attack.__name__ == name and attack.__module__ == f"s2snet.attacks.{name}"
+    assert list(known)[:2] == ["model", "batches"] and set(known) <= {"model", "batches", "eps", "norm", *OPTIONS}
+    assert known["norm"].default in attack.norms and attack.version >= 1 and attack.random and not attack.minimal
+    assert getattr(package, name) is attack and name in package.__all__
+    assert attack.__doc__ and inspect.getmodule(attack).__doc__
+
+
 def test_every_listed_option_is_somebodys():
     used = {option for name in ATTACKS for option in parameters(name)}
+    used |= {option for attack in UNIVERSAL.values() for option in inspect.signature(attack).parameters}
     assert set(OPTIONS) <= used
 
 

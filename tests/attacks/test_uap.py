@@ -1,11 +1,13 @@
 """One perturbation for all images: where the best one is known, what it may not do, what it leaves alone."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from linear_models import Linear
 from torch import nn
 
-from s2snet.attacks import UNIVERSAL, uap
+from s2snet.attacks import uap
 
 
 def one_class(norm=None, pixels=24):
@@ -38,14 +40,14 @@ def test_it_compromises_between_classes_as_the_sum_of_gradients_says():
     model.bias.data.zero_()
     mixed = labels.clone()
     mixed[::10] = 1
-    assert uap(model, batches(images, mixed), eps=0.1, kappa=1e9).allclose(0.1 * best, atol=1e-6)
+    assert uap(model, batches(images, mixed), eps=0.1, cap=1e9).allclose(0.1 * best, atol=1e-6)
 
 
-def test_an_image_that_is_fooled_by_more_than_kappa_pulls_no_more():
+def test_an_image_that_is_fooled_by_more_than_cap_pulls_no_more():
     model, images, labels, _ = one_class()
     model.bias.data.copy_(torch.tensor([-100.0, 0.0]))  # all are fooled as they are, by far
-    assert not uap(model, batches(images, labels), eps=0.1, kappa=1.0).any()
-    assert uap(model, batches(images, labels), eps=0.1, kappa=1e9).any()
+    assert not uap(model, batches(images, labels), eps=0.1, cap=1.0).any()
+    assert uap(model, batches(images, labels), eps=0.1, cap=1e9).any()
 
 
 def test_pixels_that_the_box_stops_pull_no_more():
@@ -125,5 +127,29 @@ def test_without_training_images_it_says_so():
         uap(one_class()[0], [], eps=0.1)
 
 
-def test_it_is_in_the_registry_of_its_kind():
-    assert {"uap": uap} == UNIVERSAL and not uap.minimal and uap.version >= 1
+@pytest.mark.parametrize(("given", "length"), [({}, 10 * 0.5 / 8), ({"step_size": 0.02}, 0.02)])
+def test_steps_are_as_long_as_it_says_and_fall_to_nothing(given, length):
+    model, images, labels, _ = one_class()
+    asked = []
+
+    def watched(x):
+        asked.append(x.detach().clone())
+        return model(x)
+
+    found = uap(watched, batches(images[:10], labels[:10]), eps=0.5, norm="l2", steps=8, cap=1e9, **given)
+    moved = [(x - images[:10]).mean(dim=0) for x in asked] + [found]
+    for step, (before, after) in enumerate(pairwise(moved)):
+        wanted = min(length * (1 - step / 8), 0.5 - float(before.norm()))  # to the rim and no further
+        assert float((after - before).norm()) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_draws_are_averaged():
+    asked = []
+
+    def model(x):
+        asked.append(1)
+        return Linear(torch.eye(2, 24), torch.zeros(2))(x)
+
+    _, images, labels, _ = one_class()
+    uap(model, batches(images, labels), eps=0.1, steps=5, draws=3)
+    assert len(asked) == 15

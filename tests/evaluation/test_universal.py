@@ -1,15 +1,18 @@
 """The universal threat: one perturbation from training images, judged by every defence on images it has not seen."""
 
 import io
+import itertools
+import json
 import shutil
 
 import pytest
 import torch
-from jobs import Blur, Linear, crafted, defence, evaluated, files, job, line, lines, pictures, rows, white_box
+from jobs import Blur, Linear, Noisy, crafted, defence, evaluated, files, job, line, lines, pictures, rows, white_box
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
+from s2snet import checks
 from s2snet.evaluation import fits
 from s2snet.evaluation.forecast import forecast
 from s2snet.evaluation.run import plan
@@ -18,10 +21,22 @@ UNIVERSAL = {"universal": white_box("exact", "identity")["white_box"] | {"name":
 GIVEN = {"threats": UNIVERSAL, "attacks": {"uap": {"steps": 20}}, "budgets": {"linf": [0.2], "l2": [1.0]}}
 
 
+def unlabelled():
+    train = pictures(40, seed=1)
+    train.labels[:3] = -1
+    return train
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """Not to be written to."""
     return evaluated(tmp_path_factory.mktemp("done") / "r", **GIVEN)[0]
+
+
+def shift_of(folder, key):
+    """The perturbation of the cell with this key."""
+    (cell,) = (cell for cell in plan(job(**GIVEN)).cells if cell.key == key)
+    return load_file(folder / "ledger/fits" / f"{fits.name_of_perturbation(cell)}.safetensors")["shift"]
 
 
 def shifts(folder):
@@ -42,7 +57,7 @@ def test_every_image_moves_by_the_one_perturbation_of_its_cell(done):
     test = pictures().images
     moves = 0
     for path in sorted((done / "ledger/crafted").glob("*/00000.safetensors")):
-        shift = load_file(done / "ledger/fits" / f"{path.parent.name}.safetensors")["shift"]
+        shift = shift_of(done, path.parent.name)
         adversarial, clean = load_file(path)["adversarial"], test[:8]
         assert (adversarial - (clean + shift).clamp(0, 1)).abs().max() < 1e-6
         moves += bool(shift.any())
@@ -63,8 +78,43 @@ def test_it_is_made_of_training_images_alone(done, monkeypatch):
     folder, _ = evaluated(train=train, images=pictures(9, seed=5), **GIVEN)
     assert len(asked) == 6
     assert all(any(torch.equal(a, b) for b in shifts(done)) for a in shifts(folder))
-    other, _ = evaluated("other", train=pictures(40, seed=2), **GIVEN)
-    assert not any(torch.equal(a, b) for a in shifts(other) for b in shifts(done))
+
+
+def test_other_training_images_make_others_and_other_chunks_do_not(done, monkeypatch):
+    shutil.copytree(done, "r")
+    other, _ = evaluated(**{**GIVEN, "train": pictures(40, seed=2)})  # into the same folder
+    assert len(shifts(other)) == 12
+    before = files(other)
+    assert files(evaluated("fresh", **{**GIVEN, "train": pictures(40, seed=2)})[0]) == before
+    monkeypatch.setattr(fits, "perturbation", lambda *words, **options: pytest.fail("made again"))
+    assert files(evaluated(**{**GIVEN, "train": pictures(40, seed=2)}, chunk=5)[0])["table.csv"] == before["table.csv"]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_step_asks_about_64_training_images_and_an_epoch_about_all(seed, monkeypatch):
+    train, asked = pictures(150, seed=3, first=0), []
+
+    def spy(model, batches, *, eps, norm, steps=3, **options):
+        for _, (images, labels) in zip(range(steps), batches, strict=False):
+            places = [int((train.images == image).flatten(1).all(dim=1).nonzero()[0, 0]) for image in images]
+            assert torch.equal(labels, train.labels[places])
+            asked.append(places)
+        return torch.zeros_like(train.images[0])
+
+    (cell,) = (cell for cell in plan(job(**{**GIVEN, "budgets": {"linf": [0.2]}, "defences": [defence("none")]},
+               seeds=[seed])).cells if cell.universal)  # fmt: skip
+    monkeypatch.setattr(fits, "options", lambda *words: (spy, {}))
+    fits.perturbation(cell, train, torch.device("cpu"))
+    assert [len(places) for places in asked] == [64, 64, 22]
+    order = list(itertools.chain(*asked))
+    assert sorted(order) == list(range(150)) != order
+    first, asked[:] = list(asked), []
+    fits.perturbation(cell, train, torch.device("cpu"))
+    assert asked == first
+    cell.preimage["seed"] = 7
+    asked.clear()
+    fits.perturbation(cell, train, torch.device("cpu"))
+    assert asked != first
 
 
 def test_it_fools_more_than_noise_of_its_length_and_counts_in_the_worst_case(done):
@@ -79,6 +129,28 @@ def test_it_fools_more_than_noise_of_its_length_and_counts_in_the_worst_case(don
     assert found < min(by_chance, clean)
     worst = line(done, threat="worst_case", defence="none", norm="linf")["accuracy"]
     assert worst <= found
+
+
+def test_the_audit_does_not_ask_it_for_passes():
+    """With options as conf/attack/uap.yaml gives them, steps among them; it asks the test images nothing."""
+    folder, _ = evaluated(**GIVEN, audit="full")
+    cells = json.loads((folder / "run.json").read_text())["cells"]
+    assert {cell["passes"] for cell in cells if cell["attack"] == "uap"} == {None}
+    checks.write(folder)
+    assert not [f for f in checks.findings(folder) if f.check == "counted_passes" and f.verdict == checks.FAIL]
+
+
+def test_a_defence_that_answers_at_random_is_averaged_over(monkeypatch):
+    defences = [defence("noisy", Noisy())]
+    folder, _ = evaluated(defences=defences, **{**GIVEN, "budgets": {"linf": [0.2]}})
+    cells = plan(job(defences=defences, **{**GIVEN, "budgets": {"linf": [0.2]}})).cells
+    (eot,) = (cell for cell in cells if cell.route == "eot")
+    (exact,) = (cell for cell in cells if cell.route == "exact" and cell.views[0][1] == "noisy")
+    assert eot.preimage["options"]["draws"] == 2
+    made = [
+        load_file(folder / "ledger/fits" / f"{fits.name_of_perturbation(cell)}.safetensors") for cell in (eot, exact)
+    ]
+    assert not torch.equal(made[0]["shift"], made[1]["shift"])
 
 
 def test_the_same_command_takes_up_what_was_made(done, monkeypatch):
@@ -113,7 +185,8 @@ def test_one_that_cannot_be_made_is_a_failed_cell_and_not_robust():
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"train": None}, "threat.universal: needs training images, and there are none"),
+        ({"train": None}, "threat.universal: needs training images, and there are none; leave it out of threat=[...]"),
+        ({"train": unlabelled()}, "threat.universal: 3 of 40 training images have no label"),
         ({"attacks": {"pgd": {}, "uap": {}}}, "attack.pgd: none of the threats here takes it; add white_box to threat"),
         ({"attacks": {"uap": {"targets": "next"}}}, "attack.uap.targets: uap has no such option"),
         ({"threats": white_box()}, "attack.uap: none of the threats here takes it; add universal to threat=[...]"),
@@ -131,7 +204,7 @@ def test_rows_say_what_the_untouched_defence_answers(done):
     test = pictures()
     found = rows(done, threat="universal", defence="blur", route="exact", source="blur", norm="l2")
     (key,) = {row["crafted"] for row in found}
-    shift = load_file(done / "ledger/fits" / f"{key}.safetensors")["shift"]
+    shift = shift_of(done, key)
     with torch.no_grad():
         answers = Linear()(Blur()((test.images + shift).clamp(0, 1))).argmax(dim=1)
     assert [row["correct"] for row in found] == (answers == test.labels).tolist()
