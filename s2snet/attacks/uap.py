@@ -28,8 +28,7 @@ def uap(
     step goes along the gradient of the mean loss of images + perturbation, cut to the box; an image whose loss is
     above `cap` pulls no more (as Shafahi et al., section 3: else those that are fooled rule the rest).
     Steps are `step_size` long (null: 10 eps / steps) at first and fall to 0. It is universal (Moosavi-Dezfooli et al.):
-    made on training images, for images that it has not seen. Costs steps x draws
-    forwards and backwards of a batch.
+    made on training images, for images that it has not seen. Costs steps x draws forwards and backwards of a batch.
     """
     for name, count in (("steps", steps), ("draws", draws)):
         if count < 1:

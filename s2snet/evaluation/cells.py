@@ -41,7 +41,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(json.dumps(self.preimage, sort_keys=True).encode()).hexdigest()[:32]
+        return key_of(self.preimage)
 
     @property
     def judges(self) -> list[str]:
@@ -84,6 +84,16 @@ class Cell:
         seed = "" if self.seed is None else f" seed {self.seed}"
         threat, source, _ = self.views[0]
         return " ".join(f"{threat} {source} {self.route} {self.attack} {self.norm} {size}{seed}".split())
+
+
+def key_of(preimage: dict[str, Any]) -> str:
+    """32 hexadecimal digits that stand for these facts, in whatever order they come."""
+    return hashlib.sha256(json.dumps(preimage, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def attack_of(cell: Cell) -> tuple[Callable, dict[str, Any]]:
+    """The attack function of a planned cell and its options."""
+    return options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
 
 
 def options(label: str, given: dict[str, Any]) -> tuple[Callable, dict[str, Any]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from s2snet.attacks import Noise, Passes
-from s2snet.evaluation.cells import Cell, options
+from s2snet.evaluation.cells import Cell, attack_of
 from s2snet.evaluation.targets import TARGETS
 
 FEW = 50  # steps that are counted by running them; more are extrapolated
@@ -42,7 +42,7 @@ class Costs:
         return Cost(*counted(cost.forwards, cost.backwards, draws))
 
     def _count(self, cell: Cell) -> Cost:
-        attack, chosen = options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
+        attack, chosen = attack_of(cell)
         aim = chosen.pop("targets", None)
         images = torch.full((2, *self._shape), 0.5)
         labels = torch.zeros(2, dtype=torch.int64)

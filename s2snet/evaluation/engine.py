@@ -96,10 +96,7 @@ class Engine:
                     try:
                         self._one(cell, chunk, missing, purified)
                     except Exception as error:  # one attack's failure is that piece's, not the run's
-                        if isinstance(error, OSError):  # a full disk is
-                            raise
-                        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                        self.ledger.keep_failure(cell.key, number, reason)
+                        self.ledger.keep_failure(cell.key, number, reason_of(error))
                 self.tick(cell, number)
         return True
 
@@ -268,7 +265,7 @@ class Engine:
         """
         if cell.universal:
             return Ball(chunk.images[rows], cell.budget, cell.norm).project(chunk.images[rows] + cell.shift)
-        function, options = planning.options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
+        function, options = planning.attack_of(cell)
         options = {name: value for name, value in options.items() if name != "targets"}
         if cell.preimage["budget"] is not None:
             options["eps"] = cell.budget
@@ -359,6 +356,13 @@ class Engine:
                 if rows is not None:
                     columns = [pa.array([naming[key]] * len(rows), type=kind) for key, kind in NAMING]
                     yield pa.table(columns + rows.columns, schema=ROW_SCHEMA)
+
+
+def reason_of(error: Exception) -> str:
+    """What a failed cell says of its attack's error. An OSError, such as a full disk, is the run's: raised again."""
+    if isinstance(error, OSError):
+        raise error
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 @contextlib.contextmanager

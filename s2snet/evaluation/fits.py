@@ -4,9 +4,7 @@ Made once by the first rank, kept in the ledger, loaded by every rank.
 """
 
 import copy
-import hashlib
 import inspect
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,8 +13,8 @@ import torch
 from torch import Tensor
 
 from s2snet.data.files import readable
-from s2snet.evaluation.cells import Cell, options
-from s2snet.evaluation.engine import repeatable
+from s2snet.evaluation.cells import Cell, attack_of, key_of
+from s2snet.evaluation.engine import reason_of, repeatable
 from s2snet.evaluation.ledger import Ledger
 from s2snet.evaluation.ranks import Ranks
 from s2snet.threats import fit
@@ -33,19 +31,19 @@ def training_facts(images: Any) -> dict[str, Any]:
 def name_of(cell: Cell) -> str:
     """The key of a cell's surrogate: what it is, of which purifier, fitted on what, how long."""
     preimage = cell.preimage["fit"] | {"steps": cell.preimage["route"]["fit_steps"]}
-    return hashlib.sha256(json.dumps(preimage, sort_keys=True).encode()).hexdigest()[:32]
+    return key_of(preimage)
 
 
 def name_of_perturbation(cell: Cell) -> str:
     """The key of a cell's perturbation: all that it depends on, and nothing of the test images."""
     without = ("data", "chunk", "schema", "precision", "leave_early")
     preimage = {key: value for key, value in cell.preimage.items() if key not in without} | {"batch": BATCH}
-    return hashlib.sha256(json.dumps(preimage, sort_keys=True).encode()).hexdigest()[:32]
+    return key_of(preimage)
 
 
 def perturbation(cell: Cell, train: Any, device: torch.device, **other: int) -> Tensor:
     """The perturbation [C, H, W] of a universal cell, from training images in an order that its seed alone decides."""
-    attack, chosen = _attack(cell)
+    attack, chosen = attack_of(cell)
     draw = torch.Generator().manual_seed(cell.seed)
 
     def endless() -> Iterator[tuple[Tensor, Tensor]]:
@@ -68,7 +66,7 @@ def seconds_of_surrogate(cell: Cell, train: Any, device: torch.device) -> float:
 
 def seconds_of_perturbation(cell: Cell, train: Any, device: torch.device) -> float:
     """About what making the cell's perturbation takes, from a few steps after a warm-up."""
-    attack, chosen = _attack(cell)
+    attack, chosen = attack_of(cell)
     steps = chosen.get("steps", inspect.signature(attack).parameters["steps"].default)
     return steps * _seconds_of_a_step(lambda steps: perturbation(cell, train, device, steps=steps))
 
@@ -84,10 +82,6 @@ def _seconds_of_a_step(make: Callable[[int], Any], steps: int = 3) -> float:
     make(steps)
     done()
     return (time.perf_counter() - started) / steps
-
-
-def _attack(cell: Cell) -> tuple[Callable, dict[str, Any]]:
-    return options(cell.attack, {"name": cell.preimage["attack"], **cell.preimage["options"]})
 
 
 def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Callable[[str], None]) -> None:
@@ -109,9 +103,7 @@ def prepare(cells: list[Cell], train: Any, ledger: Ledger, ranks: Ranks, say: Ca
         try:
             return {"shift": perturbation(cell, train, ranks.device)}
         except Exception as error:  # one attack's failure is that cell's, not the run's
-            if isinstance(error, OSError):
-                raise
-            ledger.keep_failure(cell.key, 0, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            ledger.keep_failure(cell.key, 0, reason_of(error))
             return {}
 
     fitted = [cell for cell in cells if cell.surrogate is not None]

@@ -103,7 +103,7 @@ def test_a_step_asks_about_64_training_images_and_an_epoch_about_all(seed, monke
 
     (cell,) = (cell for cell in plan(job(**{**GIVEN, "budgets": {"linf": [0.2]}, "defences": [defence("none")]},
                seeds=[seed])).cells if cell.universal)  # fmt: skip
-    monkeypatch.setattr(fits, "options", lambda *words: (spy, {}))
+    monkeypatch.setattr(fits, "attack_of", lambda cell: (spy, {}))
     fits.perturbation(cell, train, torch.device("cpu"))
     assert [len(places) for places in asked] == [64, 64, 22]
     order = list(itertools.chain(*asked))
