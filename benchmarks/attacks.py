@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 import s2snet
-from s2snet import attacks, data, runs
+from s2snet import attacks, data
 from s2snet.models import Defended
+from s2snet.store import paths
 
 STEPS = {"fgsm": 1, "bim": 20, "pgd": 40}
 RADII = (8 / 255, 25.5 / 255)
@@ -70,7 +71,7 @@ def art(name: str, model: nn.Module, eps: float) -> Callable[[Tensor, Tensor], T
 
 def main(rounds: int) -> None:
     torch.set_num_threads(1)
-    folder = runs.released() / "digits"
+    folder = paths.released() / "digits"
     classifier = s2snet.load(folder / "classifier-small_cnn.safetensors")
     purifier = s2snet.load(folder / "s2snet-segnet_small-small_cnn.safetensors")
     models = {"none": classifier, "s2snet": Defended(purifier, classifier).eval()}

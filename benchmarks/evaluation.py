@@ -21,8 +21,9 @@ import torch
 from torch.utils.data import Dataset
 
 import s2snet
-from s2snet import data, runs
+from s2snet import data
 from s2snet.models import Defended
+from s2snet.store import paths
 
 OUTPUT = Path("docs/results/benchmarks/evaluation.csv")
 ROUNDS = 3
@@ -45,7 +46,7 @@ class Generated(Dataset):
 
 
 def networks() -> tuple[torch.nn.Module, torch.nn.Module]:
-    folder = runs.released() / "digits"
+    folder = paths.released() / "digits"
     return (
         s2snet.load(folder / "classifier-small_cnn.safetensors"),
         s2snet.load(folder / "s2snet-segnet_small-small_cnn.safetensors"),

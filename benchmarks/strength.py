@@ -28,11 +28,12 @@ from peers import LACKS, LIBRARIES
 from torch import Tensor, nn
 
 import s2snet
-from s2snet import data, runs
+from s2snet import data
 from s2snet.attacks.balls import Ball, distance
 from s2snet.attacks.losses import fooled
 from s2snet.models import Defended
-from s2snet.weights import load_published
+from s2snet.store import paths
+from s2snet.store.weights import load_published
 
 FOLDER = Path("docs/results/benchmarks")
 BATCH = 60  # images at a time, for every library
@@ -62,7 +63,7 @@ KEY = ("model", "attack", "norm", "eps", "seed", "images")
 
 
 def digits(defended: bool) -> tuple[nn.Module, Tensor, Tensor]:
-    folder = runs.released() / "digits"
+    folder = paths.released() / "digits"
     model = s2snet.load(folder / "classifier-small_cnn.safetensors")
     if defended:
         model = Defended(s2snet.load(folder / "s2snet-segnet_small-small_cnn.safetensors"), model)

@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str):
     if name == "load":
-        from s2snet.weights import load
+        from s2snet.store.weights import load
 
         return load
     if name in ("evaluate", "train_purifier"):

@@ -12,19 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from s2snet import checks, models, runs, weights
-from s2snet.choices import choose
+from s2snet import checks, models
+from s2snet.config.choices import choose
+from s2snet.config.recipe import check
+from s2snet.config.runtime import Trainer
 from s2snet.data import ImageFiles, Images, Shards, Streamed, carved
 from s2snet.data.files import readable
-from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.run import Job, run
 from s2snet.evaluation.scores import read_table
 from s2snet.models import Defended
-from s2snet.models.suits import suits
-from s2snet.recipes import check
+from s2snet.models.check_input import check_input
 from s2snet.report.audit_page import write_audit
 from s2snet.report.page import write_report
-from s2snet.surroundings import Trainer
+from s2snet.store import paths, weights
+from s2snet.store.defences import Defence
 
 if TYPE_CHECKING:
     import pandas
@@ -117,8 +118,8 @@ def train_purifier(
     say = speaker()
 
     def trained(name: str, build: Callable[[dict[str, Any]], Stage], **more: Any) -> nn.Module:
-        recipe, folder = recipes[name], Path(output) / runs.KINDS[name]
-        path = folder / runs.WEIGHTS
+        recipe, folder = recipes[name], Path(output) / paths.KINDS[name]
+        path = folder / paths.WEIGHTS
         made_of = {"recipe": recipe, "seed": seed, **more}
         if path.is_file():
             header = weights.read_header(path)
@@ -127,7 +128,7 @@ def train_purifier(
                 return weights.load(path)
             raise ValueError(f"{folder} holds a run of another recipe, seed, network or data; give another output")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(seed, list(runs.KINDS).index(name)))
+            torch.manual_seed(derived_seed(seed, list(paths.KINDS).index(name)))
             module = build(recipe)
         last = folder / checkpoints.CHECKPOINT
         resume = checkpoints.to_resume(folder, "last", recipe, name, overwrite=False) if last.is_file() else None
@@ -149,7 +150,7 @@ def train_purifier(
         begun = models.build(autoencoder, **{**facts, **(options or {})}).config
         plain = trained("1", lambda recipe: TrainAutoencoder(models.build(**begun), recipe, seed), begun=begun)
     else:
-        suits(shared, "the autoencoder", channels, size)
+        check_input(shared, "the autoencoder", channels, size)
         plain = copy.deepcopy(shared).requires_grad_(True)  # it may come frozen; stage 2 freezes what it must
     if classifier is None:
         return plain

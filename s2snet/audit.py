@@ -48,7 +48,7 @@ def audit(
     import pandas
 
     from s2snet import api
-    from s2snet.choices import choose
+    from s2snet.config.choices import choose
     from s2snet.report.terminal import print_audit
 
     choose("effort", effort, ("quick", "full"))

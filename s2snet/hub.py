@@ -8,8 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from s2snet import remote, weights
 from s2snet.report.card import card
+from s2snet.store import remote, weights
 
 CARD = "README.md"
 

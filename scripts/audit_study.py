@@ -27,13 +27,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "checks")]
 import gallery  # noqa: E402
 
 import s2snet  # noqa: E402
-from s2snet import checks, data, models, weights  # noqa: E402
+from s2snet import checks, data, models  # noqa: E402
 from s2snet.attacks import ATTACKS, fgsm  # noqa: E402
 from s2snet.checks.finding import FAIL, ORDER, PASS, WARN  # noqa: E402
-from s2snet.evaluation.defences import Defence  # noqa: E402
+from s2snet.config.runtime import Trainer  # noqa: E402
 from s2snet.evaluation.run import Job, run  # noqa: E402
 from s2snet.models import Defended  # noqa: E402
-from s2snet.surroundings import Trainer  # noqa: E402
+from s2snet.store import weights  # noqa: E402
+from s2snet.store.defences import Defence  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results" / "audit"
 SEEDS = range(10)

@@ -17,10 +17,10 @@ from s2snet.evaluation.scores import read_table
 
 SOURCE = """
 import s2snet
-from s2snet import runs
+from s2snet.store import paths
 
 def build():
-    return s2snet.load(runs.released() / "digits/classifier-small_cnn.safetensors")
+    return s2snet.load(paths.released() / "digits/classifier-small_cnn.safetensors")
 """
 SMALL = [
     "images=12",

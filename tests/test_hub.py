@@ -15,9 +15,10 @@ from markdown_it import MarkdownIt
 from tiny import ROOT, evaluate, run_python, train
 
 import s2snet
-from s2snet import hub, remote, weights
+from s2snet import hub
 from s2snet.evaluation.scores import headline, read_table
 from s2snet.report.card import card, line, text
+from s2snet.store import remote, weights
 
 RELEASED = ROOT / "checkpoints/released/digits"
 RESULTS = ROOT / "docs/results/digits"

@@ -7,8 +7,8 @@ import tiny
 import torch
 from tiny import TINY, evaluate, train
 
-from s2snet import weights
 from s2snet.models import build
+from s2snet.store import weights
 
 SOURCE = """
 from torch import nn

@@ -81,8 +81,8 @@ def test_wheel_works_from_anywhere(wheel, tmp_path):
         assert done.returncode == 0, done.stderr
         assert "name: segnet_small" in done.stdout
     program = (
-        "import s2snet; from s2snet import runs; from s2snet.cli.conf_dir import conf_dir\n"
-        "print(s2snet.__file__, conf_dir(), runs.released(), len(list(runs.released().rglob('*.safetensors'))))"
+        "import s2snet; from s2snet.store import paths; from s2snet.cli.conf_dir import conf_dir\n"
+        "print(s2snet.__file__, conf_dir(), paths.released(), len(list(paths.released().rglob('*.safetensors'))))"
     )
     done = run_python("-c", program, folder="/", PYTHONPATH=there)
     assert done.returncode == 0, done.stderr

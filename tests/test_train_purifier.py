@@ -13,8 +13,9 @@ from torch.utils.data import TensorDataset
 from trees import damage, plant
 
 import s2snet
-from s2snet import api, data, models, weights
+from s2snet import api, data, models
 from s2snet.models import freeze
+from s2snet.store import weights
 from s2snet.training.stage import Stage
 
 SMALL = {"widths": [4, 8], "convs": [1, 1]}

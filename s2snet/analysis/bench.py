@@ -21,12 +21,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from s2snet import api, weights
+from s2snet import api
+from s2snet.atomic_io import make_whole, write_whole
 from s2snet.data import Splits
 from s2snet.data.files import readable
-from s2snet.evaluation.defences import Defence
-from s2snet.files import make_whole, write_whole
 from s2snet.models import Defended, freeze
+from s2snet.store import weights
+from s2snet.store.defences import Defence
 
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"  # what a claim may come to
 

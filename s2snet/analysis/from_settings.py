@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from s2snet import data, networks
+from s2snet import data
 from s2snet.analysis import STUDIES, Bench
-from s2snet.evaluation.defences import Defence, shelf
 from s2snet.evaluation.from_settings import find_defences
+from s2snet.store import networks
+from s2snet.store.defences import Defence, shelf
 
 
 def analyse(settings, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]) -> Path:

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from s2snet.atomic_io import make_whole
 from s2snet.checks import of_attacks, of_gradients, of_record, of_routes
 from s2snet.checks.finding import FAIL, ORDER, Finding, worst
 from s2snet.checks.record import Record
 from s2snet.evaluation.scores import write_table
-from s2snet.files import make_whole
 
 OFF = "OFF"  # the verdict where nothing was checked
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from s2snet.choices import nearest
 from s2snet.cli.conf_dir import conf_dir
+from s2snet.config.choices import nearest
 
 LISTS = {"attack", "defence", "study", "threat"}  # groups of which several choices are taken at once
 EXTRAS = {"hydra/launcher": "slurm", "hydra/sweeper": "sweep"}  # where Hydra's plugins come from

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from s2snet.choices import choose, nearest
 from s2snet.cli.conf_dir import conf_dir
 from s2snet.cli.messages import BadInput
-from s2snet.recipes import MEASURED, check
-from s2snet.surroundings import Logger, Trainer
+from s2snet.config.choices import choose, nearest
+from s2snet.config.recipe import MEASURED, check
+from s2snet.config.runtime import Logger, Trainer
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 STAGES = ("classifier", "1", "2", "adversarial")

@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from s2snet.choices import nearest
+from s2snet.config.choices import nearest
 from s2snet.data import published
 from s2snet.data.digits import digits
 from s2snet.data.files import ImageFiles

@@ -4,10 +4,10 @@ import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from s2snet.choices import choose
-from s2snet.data.carving import Found, carve, folder, transform
+from s2snet.config.choices import choose
 from s2snet.data.files import ENDINGS, UNLABELLED, image_files
 from s2snet.data.images import Splits
+from s2snet.data.split import Found, carve, folder, transform
 
 MOST_COUNTED = 100_000  # classes that integer labels may ask for without data.classes saying so
 PART_OF = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}

@@ -3,10 +3,10 @@
 import csv
 from pathlib import Path
 
-from s2snet.choices import choose
-from s2snet.data.carving import Found, carve, folder, transform
+from s2snet.config.choices import choose
 from s2snet.data.files import image_files
 from s2snet.data.images import Splits
+from s2snet.data.split import Found, carve, folder, transform
 
 SOLUTION = ("ImageId", "PredictionString")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from s2snet.data.images import Images, Splits
-from s2snet.files import data_folder
+from s2snet.data.root import data_folder
 
 
 def load(

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageStat
 
-from s2snet.choices import nearest
-from s2snet.data.carving import Transform, transform
+from s2snet.config.choices import nearest
 from s2snet.data.decode import Damaged, picture
 from s2snet.data.files import middle, refuse_narrow
 from s2snet.data.images import Images, Splits
 from s2snet.data.shards import Sample, expand, samples
+from s2snet.data.split import Transform, transform
 
 # Why a sample is not used: the first four by s2snet/data/shards.py.
 RULES = (

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from s2snet.attacks import ATTACKS, LOSSES, UNIVERSAL, VARIANTS
-from s2snet.choices import choose, nearest
+from s2snet.config.choices import choose, nearest
 from s2snet.evaluation import targets
 from s2snet.evaluation.foreign import ForeignImages
 from s2snet.evaluation.schema import CLEAN, SCHEMA_VERSION

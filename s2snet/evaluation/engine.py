@@ -147,7 +147,7 @@ class Engine:
         kept = self.ledger.crafted(cell.key, chunk.number)
         if kept is not None and torch.equal(kept["image"][: len(chunk.index)], chunk.index):
             return {name: tensor[: len(chunk.index)] for name, tensor in kept.items()}
-        if cell.universal and cell.shift is None:  # it could not be made, as fits.prepare has noted
+        if cell.universal and cell.shift is None:  # it could not be made, as fitted.prepare has noted
             self.ledger.keep_failure(cell.key, chunk.number, cell.reason)
             return None
         passes = Passes(len(chunk.index))

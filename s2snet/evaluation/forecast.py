@@ -5,7 +5,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from s2snet.evaluation import fits, ranks
+from s2snet.evaluation import fitted, ranks
 from s2snet.evaluation.costs import seconds_per_image
 from s2snet.evaluation.engine import chunks
 from s2snet.evaluation.run import Job, plan
@@ -47,12 +47,12 @@ def forecast(job: Job, console: Console | None = None) -> float:
         total += seconds
         table.add_row(cell.describe(), f"{cost.forwards:.4g}", f"{cost.backwards:.4g}", f"{seconds / 60:.2f}")
     minutes = total / 60 / processes
-    surrogates = {fits.name_of(cell): cell for cell in planned.cells if cell.surrogate is not None}
+    surrogates = {fitted.name_of(cell): cell for cell in planned.cells if cell.surrogate is not None}
     made = [
-        (f"the {cell.preimage['fit']['surrogate']} surrogate of {cell.views[0][1]}", fits.seconds_of_surrogate, cell)
+        (f"the {cell.preimage['fit']['surrogate']} surrogate of {cell.views[0][1]}", fitted.seconds_of_surrogate, cell)
         for cell in surrogates.values()
     ]
-    made += [(cell.describe(), fits.seconds_of_perturbation, cell) for cell in planned.cells if cell.universal]
+    made += [(cell.describe(), fitted.seconds_of_perturbation, cell) for cell in planned.cells if cell.universal]
     for what, measure, cell in made:
         try:
             seconds = measure(cell, job.train, device)

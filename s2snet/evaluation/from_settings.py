@@ -6,12 +6,13 @@ from pathlib import Path
 
 from torch import nn
 
-from s2snet import data, networks
-from s2snet.evaluation import defences as defending
-from s2snet.evaluation.defences import Defence
+from s2snet import data
 from s2snet.evaluation.forecast import forecast
 from s2snet.evaluation.run import Job, run
-from s2snet.models.suits import suits
+from s2snet.models.check_input import check_input
+from s2snet.store import defences as defending
+from s2snet.store import networks
+from s2snet.store.defences import Defence
 
 
 def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]) -> Path | None:
@@ -100,6 +101,6 @@ def find_defences(
                 raise ValueError(f"defence {name} was trained on data.{key}={shape[key]}; here it is {value}")
     for defence in found:
         size = settings.data["channels"], settings.data["size"]
-        suits(defence.module, f"defence {defence.name}", *size)
-        suits(defence.module.classifier, f"the classifier of {defence.name}", *size, len(splits.test.classes))
+        check_input(defence.module, f"defence {defence.name}", *size)
+        check_input(defence.module.classifier, f"the classifier of {defence.name}", *size, len(splits.test.classes))
     return found

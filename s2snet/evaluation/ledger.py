@@ -25,8 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from s2snet.atomic_io import write_whole
 from s2snet.evaluation.schema import MEASURED_SCHEMA
-from s2snet.files import write_whole
 
 
 class Ledger:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from s2snet.atomic_io import make_whole
 from s2snet.attacks import ATTACKS, Noise
 from s2snet.data import Images
-from s2snet.evaluation import fits, planted, probes
+from s2snet.evaluation import fitted, planted, probes
 from s2snet.evaluation.engine import Engine
 from s2snet.evaluation.schema import USUAL_BUDGET
-from s2snet.files import make_whole
 
 AUDITS = ("off", "quick", "full")
 PROBES = "probes.json"
@@ -70,7 +70,7 @@ def _probed(job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
         if attacks:
             measures["active"] = lambda: planted.active(defended, attacks, plants, eps, seed=0)
         if job.train is not None and getattr(defended.purifier, "config", None):
-            batches = fits.batches(job.train)
+            batches = fitted.batches(job.train)
             measures["control"] = lambda: probes.control(
                 defended, batches, len(job.train), images, labels, index, eps, seed=0
             )

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save
 
-from s2snet import weights
+from s2snet.atomic_io import make_whole
 from s2snet.evaluation import measures
 from s2snet.evaluation.engine import Engine, repeatable
 from s2snet.evaluation.schema import CURVE_COLUMNS, MEASURE_COLUMNS, ROW_SCHEMA, SCHEMA_VERSION
 from s2snet.evaluation.scores import Scores, write_table
-from s2snet.files import make_whole
 from s2snet.models import Defended
+from s2snet.store import weights
 
 BUFFERED = 1 << 13  # rows that are written at once: memory stays flat, row groups stay worth reading
 

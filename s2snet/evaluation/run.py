@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from s2snet import weights
 from s2snet.attacks.balls import NORMS
-from s2snet.choices import choose
+from s2snet.config.choices import choose
+from s2snet.config.runtime import Trainer
 from s2snet.data.files import damaged, readable
 from s2snet.evaluation import cells as planning
-from s2snet.evaluation import fits, foreign, probing, progress, ranks, results
+from s2snet.evaluation import fitted, foreign, probing, progress, ranks, results
 from s2snet.evaluation.costs import Costs, shares
-from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.engine import KEEP, Engine, deterministic
 from s2snet.evaluation.ledger import Ledger
 from s2snet.models import Defended
 from s2snet.models.folded import folded
 from s2snet.rank_zero import is_first
-from s2snet.surroundings import Trainer
+from s2snet.store import weights
+from s2snet.store.defences import Defence
 from s2snet.threats import Facts
 
 KEEP_ALL_UP_TO = 10_000  # images; above it only those that the report shows are kept
@@ -111,7 +111,7 @@ def plan(job: Job) -> Plan:
     copy = _once(lambda part: folded(part, probe))  # a part that several defences share is copied once
     copies = {name: _fast(module, copy) for name, module in job.modules.items()} if job.fast else job.modules
     given = [foreign.read(path, shape, len(job.images)) for path in job.adversarial]
-    fit = None if job.train is None or not _needs_fit(job.threats) else fits.training_facts(job.train)
+    fit = None if job.train is None or not _needs_fit(job.threats) else fitted.training_facts(job.train)
     labels = getattr(job.train, "labels", torch.empty(0))
     if any(threat["name"] == "universal" for threat in job.threats.values()) and (labels < 0).any():
         unlabelled = f"{int((labels < 0).sum())} of {len(labels)} training images have no label"
@@ -149,7 +149,7 @@ def run(job: Job, say: Callable[[str], None]) -> Path:
         here = ranks.launch(job.trainer)
         for module in (*job.modules.values(), *planned.copies.values()):
             module.to(here.device)
-        fits.prepare(planned.cells, job.train, ledger, here, say)
+        fitted.prepare(planned.cells, job.train, ledger, here, say)
         here.wait()
         engine, stopped = _run(job, planned, ledger, here, say)
         if stopped:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from s2snet.choices import nearest
+from s2snet.config.choices import nearest
 from s2snet.models.cifar_resnet import resnet20, resnet32, resnet44, resnet56
 from s2snet.models.custom import custom
 from s2snet.models.defended import Defended, Identity, freeze

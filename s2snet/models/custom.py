@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from s2snet.choices import nearest
+from s2snet.config.choices import nearest
 
 
 class Custom(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s2snet.choices import choose
+from s2snet.config.choices import choose
 from s2snet.models.defended import freeze
 from s2snet.models.fills import FILLS
 from s2snet.models.regions import attack_map, gradient_x_input, smooth, soft_top, top

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from s2snet import torchvision_cpu
-from s2snet.choices import nearest
+from s2snet.config.choices import nearest
 from s2snet.models.normalised import Normalised
 from s2snet.models.published import Entry
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from s2snet import torchvision_cpu
-from s2snet.choices import choose, nearest
+from s2snet.config.choices import choose, nearest
 from s2snet.models.normalised import Normalised
 from s2snet.models.published import Entry
 

@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from s2snet import runs
 from s2snet.rank_zero import is_first
+from s2snet.store import paths
 from s2snet.training.loggers import direction
 
 CHECKPOINT = "checkpoints/last.ckpt"
@@ -21,7 +21,7 @@ def to_resume(folder: Path, asked: str | None, recipe: dict[str, Any], stage: st
 
     `asked` is None, `last` or a file. ValueError, in one line, where the folder and the command do not go together.
     """
-    finished, interrupted = folder / runs.WEIGHTS, folder / CHECKPOINT
+    finished, interrupted = folder / paths.WEIGHTS, folder / CHECKPOINT
     if asked is None:
         if is_first() and not overwrite:
             if finished.is_file():

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from s2snet.files import write_whole
+from s2snet.atomic_io import write_whole
 
 CURVES = "curves.png"
 ACROSS = 3  # panels beside each other

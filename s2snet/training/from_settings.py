@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from s2snet import data, models, networks, remote, runs
-from s2snet.models.suits import suits
+from s2snet import data, models
+from s2snet.models.check_input import check_input
+from s2snet.store import networks, paths, remote
 from s2snet.training import checkpoints
 from s2snet.training.adversarial import TrainAdversarial
 from s2snet.training.autoencoder import TrainAutoencoder
@@ -22,8 +23,8 @@ from s2snet.training.stage import Stage
 def train(settings, config_yaml: str, command: str) -> Path:
     """Trains the stage that the settings name; returns the path of its weights file."""
     say = speaker()
-    shelf = runs.Shelf(Path(settings.runs) / settings.data["name"])
-    name = runs.run_name(runs.KINDS[settings.stage], settings.classifier, settings.autoencoder)
+    shelf = paths.Shelf(Path(settings.runs) / settings.data["name"])
+    name = paths.run_name(paths.KINDS[settings.stage], settings.classifier, settings.autoencoder)
     folder = Path(settings.output or shelf.folder / name)
     resume = checkpoints.to_resume(
         folder, settings.ckpt_path, settings.recipe, settings.stage, overwrite=settings.overwrite
@@ -84,13 +85,13 @@ def _suitable(stage: Stage, settings, splits: data.Splits) -> None:
     if isinstance(stage, FinetuneDecoder):
         networks["the classifier"] = stage.classifier
     for name, network in networks.items():
-        suits(network, name, *shape, classes if splits.labelled else None)
+        check_input(network, name, *shape, classes if splits.labelled else None)
 
 
-def _build(settings, shelf: runs.Shelf, say: Callable[[str], None]) -> tuple[Stage, dict[str, Any]]:
+def _build(settings, shelf: paths.Shelf, say: Callable[[str], None]) -> tuple[Stage, dict[str, Any]]:
     """The Lightning module of the stage, and which frozen parts went into it (for the weights' header)."""
     recipe, seed = settings.recipe, settings.seed
-    torch.manual_seed(derived_seed(seed, list(runs.KINDS).index(settings.stage)))
+    torch.manual_seed(derived_seed(seed, list(paths.KINDS).index(settings.stage)))
     if settings.stage == "classifier":
         if settings.published:
             raise ValueError(
@@ -114,7 +115,7 @@ def _build(settings, shelf: runs.Shelf, say: Callable[[str], None]) -> tuple[Sta
     return FinetuneDecoder(autoencoder, classifier, recipe, seed), facts
 
 
-def _autoencoder(settings, shelf: runs.Shelf, say: Callable[[str], None]) -> nn.Module:
+def _autoencoder(settings, shelf: paths.Shelf, say: Callable[[str], None]) -> nn.Module:
     """The autoencoder that stage 2 stands on: the file given, or what stage=1 left."""
     given = settings.from_autoencoder
     path = given or shelf.path("autoencoder", settings.classifier, settings.autoencoder)
@@ -123,7 +124,7 @@ def _autoencoder(settings, shelf: runs.Shelf, say: Callable[[str], None]) -> nn.
     return _taken("autoencoder", networks.load_autoencoder(path, settings), str(path), settings, say)
 
 
-def _classifier(settings, shelf: runs.Shelf, say: Callable[[str], None]) -> nn.Module:
+def _classifier(settings, shelf: paths.Shelf, say: Callable[[str], None]) -> nn.Module:
     """The classifier that stage 2 stands on: the file given, or the one that the settings name."""
     given = settings.from_classifier
     if given:

@@ -17,9 +17,10 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, RichProgressBar
 from rich.console import Console
 
-from s2snet import data, runs, weights
+from s2snet import data
+from s2snet.config.runtime import Logger, Trainer
 from s2snet.rank_zero import is_first
-from s2snet.surroundings import Logger, Trainer
+from s2snet.store import paths, weights
 from s2snet.training import checkpoints
 from s2snet.training.average import Average
 from s2snet.training.checkpoints import CHECKPOINT
@@ -93,7 +94,7 @@ def fit(job: Job, say: Say) -> Path:
         callbacks.append(Pictures(folder / PICTURES, job.logger.pictures))
     if trainer.progress:
         callbacks.append(RichProgressBar())
-    say(f"stage {job.name}: {runs.network_name(stage.trained.config)} on {len(job.splits.train)} images -> {folder}")
+    say(f"stage {job.name}: {paths.network_name(stage.trained.config)} on {len(job.splits.train)} images -> {folder}")
     lightning = pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,
@@ -119,7 +120,7 @@ def fit(job: Job, say: Say) -> Path:
         raise SystemExit(ended.code or 128 + signal.SIGTERM) from None
     of_stream = batches.facts()
     if not lightning.is_global_zero:
-        return folder / runs.WEIGHTS
+        return folder / paths.WEIGHTS
     if average is not None:
         average.swap(stage)
     if best is not None and best.best_model_path:
@@ -132,9 +133,9 @@ def fit(job: Job, say: Say) -> Path:
     for mirror in mirrors(found):
         if drawn:
             mirror.log_picture("curves", curves, lightning.global_step)
-        mirror.log_weights(folder / runs.WEIGHTS, header)
+        mirror.log_weights(folder / paths.WEIGHTS, header)
         mirror.close()
-    return folder / runs.WEIGHTS
+    return folder / paths.WEIGHTS
 
 
 def _begin(job: Job) -> None:
@@ -142,7 +143,7 @@ def _begin(job: Job) -> None:
     if not is_first():
         return
     if job.resume is None:
-        leavings = [job.folder / name for name in (runs.WEIGHTS, CHECKPOINT, METRICS, CURVES, DAMAGED)]
+        leavings = [job.folder / name for name in (paths.WEIGHTS, CHECKPOINT, METRICS, CURVES, DAMAGED)]
         for left in (*leavings, *(job.folder / PICTURES).glob("epoch_*.png")):
             left.unlink(missing_ok=True)
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -157,11 +158,11 @@ def _save(job: Job, device: torch.device, of_stream: dict[str, Any], skipped: Sk
         metrics = _test(job.stage.to(device), test, job.trainer.workers) if len(test) else {}
     job.stage.cpu()
     damaged = skipped.count()
-    path = job.folder / runs.WEIGHTS
+    path = job.folder / paths.WEIGHTS
     header = weights.save(
         job.stage.trained,
         path,
-        kind=runs.KINDS[job.name],
+        kind=paths.KINDS[job.name],
         stage=job.name,
         data={**job.data, **job.splits.facts(), **of_stream, "damaged": damaged},
         input={"range": [0, 1], "channels": job.data["channels"], "size": job.data["size"]},

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from s2snet.files import write_whole
+from s2snet.atomic_io import write_whole
 from s2snet.training.loggers import mirrors
 
 FOLDER = "pictures"

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from s2snet.atomic_io import write_whole
 from s2snet.data.files import damaged
-from s2snet.files import write_whole
 
 DAMAGED = "damaged.txt"
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from s2snet.analysis import STUDIES, Bench
 from s2snet.data import Images, Splits
-from s2snet.evaluation.defences import Defence
 from s2snet.models import Defended
+from s2snet.store.defences import Defence
 
 
 def splits(count: int = 60, size: int = 8, classes: int = 3, channels: int = 1, seed: int = 0) -> Splits:

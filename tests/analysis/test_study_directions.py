@@ -8,12 +8,12 @@ import torch
 from benches import bench, splits
 from torch import nn
 
-from s2snet import weights
 from s2snet.analysis import STUDIES
 from s2snet.analysis.directions.bases import at_random, joined, of_attacks, orthonormal, places, within
 from s2snet.analysis.directions.curvature import MeanHessian, eigenpairs, step_length, toward
 from s2snet.analysis.directions.measures import confined, projector, traced_logits, universal
 from s2snet.report.studies.page import write_analysis
+from s2snet.store import weights
 
 VALUES = [5.0, 3.0, 0.5, 0.0, -2.0, -4.0]  # of the Hessian, besides zeros
 SIDE = 6

@@ -9,7 +9,7 @@ from benches import bench, splits
 from torch import nn
 
 from s2snet import models
-from s2snet.analysis import passes
+from s2snet.analysis import batched
 from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED
 from s2snet.analysis.gradients import claims as rules
 from s2snet.analysis.gradients import indices, measures
@@ -126,7 +126,7 @@ def test_objectives_of_a_linear_model(objective):
         for name, which in (("loss_at_label", labels), ("loss_at_prediction", guess))
     }
     expected = of_loss | {"top_logit": weight[guess], "fixed_logit": weight[[0] * 6]}
-    found = passes.gradients(model, images, labels, OBJECTIVES[objective])
+    found = batched.gradients(model, images, labels, OBJECTIVES[objective])
     assert torch.allclose(found.flatten(1), expected[objective], atol=1e-6)
 
 

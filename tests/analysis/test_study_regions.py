@@ -10,7 +10,6 @@ from benches import bench, splits
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from s2snet import weights
 from s2snet.analysis import STUDIES
 from s2snet.analysis.intervals import Estimate
 from s2snet.analysis.regions import attackers as regions_attackers
@@ -23,6 +22,7 @@ from s2snet.cli.conf_dir import conf_dir
 from s2snet.models import Defended, build
 from s2snet.report.studies import regions as shown
 from s2snet.report.studies.sections import section
+from s2snet.store import weights
 
 TINY = {
     "images": 8,

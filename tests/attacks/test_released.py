@@ -6,18 +6,19 @@ import torch
 from linear_models import ATTACKS, BUDGET
 
 import s2snet
-from s2snet import data, runs
+from s2snet import data
 from s2snet.attacks import Noise, Passes, bim, pgd
 from s2snet.attacks.balls import distance, eight_bits
 from s2snet.attacks.losses import fooled
 from s2snet.models import Defended
+from s2snet.store import paths
 
 STEPS = {"steps": 5}
 
 
 @pytest.fixture(scope="module")
 def networks():
-    folder = runs.released() / "digits"
+    folder = paths.released() / "digits"
     classifier = s2snet.load(folder / "classifier-small_cnn.safetensors").eval()
     purifier = s2snet.load(folder / "s2snet-segnet_small-small_cnn.safetensors")
     adversarial = s2snet.load(folder / "adversarial-small_cnn.safetensors").eval()

@@ -21,8 +21,9 @@ import torch
 from torch import nn
 
 import s2snet
-from s2snet import attacks, data, runs
+from s2snet import attacks, data
 from s2snet.models import Defended
+from s2snet.store import paths
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:::{module}")
@@ -50,7 +51,7 @@ class Recorder(nn.Module):
 
 @pytest.fixture(scope="module")
 def networks():
-    folder = runs.released() / "digits"
+    folder = paths.released() / "digits"
     classifier = s2snet.load(folder / "classifier-small_cnn.safetensors").eval()
     purifier = s2snet.load(folder / "s2snet-segnet_small-small_cnn.safetensors")
     return {"none": classifier, "s2snet": Defended(purifier, classifier).eval()}

@@ -17,17 +17,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import s2snet
-from s2snet import checks, data, models, runs, weights
+from s2snet import checks, data, models
 from s2snet.attacks import ATTACKS
+from s2snet.config.runtime import Trainer
 from s2snet.data import Images
-from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.run import Job, run
 from s2snet.models import Defended
-from s2snet.surroundings import Trainer
+from s2snet.store import paths, weights
+from s2snet.store.defences import Defence
 
 EPS = 0.1
 COUNT = 64  # with fewer the interval of a sound classifier is over 5 points wide
-FOLDER = runs.released() / "digits"
+FOLDER = paths.released() / "digits"
 PGD = {"pgd": {"name": "pgd", "steps": 20, "loss": "margin"}, "fgsm": {"name": "fgsm", "loss": "margin"}}
 ROUTES = {"temperature": 0.1, "fit_steps": 50, "smoothing": 0.05, "draws": 2, "sources": None}
 

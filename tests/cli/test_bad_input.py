@@ -12,8 +12,8 @@ import torch
 from tiny import TINY, run_script
 from trees import plant
 
-from s2snet import weights
 from s2snet.models import build
+from s2snet.store import weights
 
 TRAIN_KEYS = (
     "stage, seed, data, classifier, autoencoder, recipes, trainer, logger, data_root, runs, output, "

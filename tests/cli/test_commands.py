@@ -8,7 +8,7 @@ import pytest
 import yaml
 from tiny import ROOT, TINY, run_python, run_script
 
-from s2snet import weights
+from s2snet.store import weights
 
 FEW = [f"recipes.{name}.epochs=1" for name in ("classifier", "stage1", "stage2", "adversarial")]
 

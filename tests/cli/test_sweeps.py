@@ -9,7 +9,7 @@ import yaml
 from tiny import ROOT, TINY, composed, run_python, run_script
 
 from s2snet.cli.settings import train_settings
-from s2snet.recipes import MEASURED
+from s2snet.config.recipe import MEASURED
 
 
 def test_optuna_sweeps_stage_1_by_its_validation_loss(tmp_path):

@@ -60,7 +60,7 @@ def test_pixels_are_those_of_torchvisions_presets(tmp_path, size, resize, shape)
 
 
 def test_the_usual_proportion_is_that_of_the_published_weights():
-    from s2snet.data.carving import transform
+    from s2snet.data.split import transform
 
     assert [transform(size, None, 3, (), ()).resize for size in (224, 299)] == [256, 342]
 

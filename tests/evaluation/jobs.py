@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from s2snet import weights
 from s2snet.data import Images
-from s2snet.evaluation.defences import Defence
 from s2snet.evaluation.run import Job, run
 from s2snet.evaluation.scores import read_table
 from s2snet.models import Defended
+from s2snet.store import weights
+from s2snet.store.defences import Defence
 
 SIDE, CLASSES = 12, 4
 ROUTE_OPTIONS = {"temperature": 0.3, "fit_steps": 5, "smoothing": 0.05, "draws": 2, "sources": None}

@@ -15,13 +15,13 @@ import torch
 from jobs import crafted, files
 from tiny import evaluate, forked, kill_self
 
-from s2snet import weights
 from s2snet.attacks import ATTACKS, Noise, Passes
 from s2snet.cli import messages
 from s2snet.evaluation import ledger as keeping
 from s2snet.evaluation.ledger import Ledger
 from s2snet.evaluation.schema import CLEAN, ROW_SCHEMA, SORT_ORDER, TABLE_COLUMNS, WORST_CASE
 from s2snet.evaluation.scores import read_table
+from s2snet.store import weights
 
 FEW_ROUTES = "threat.white_box.routes=[exact,identity]"
 ONLY_FGSM = ["images=4", FEW_ROUTES, "chunk=10", "attack=[fgsm]", "budgets.linf=[0.1]", "budgets.l2=[]"]

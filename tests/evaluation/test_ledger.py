@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from s2snet import weights
 from s2snet.data import Images
 from s2snet.evaluation.cells import Cell
 from s2snet.evaluation.engine import Engine, chunks
@@ -15,6 +14,7 @@ from s2snet.evaluation.ledger import Ledger
 from s2snet.evaluation.referee import distances, quality, verdict
 from s2snet.evaluation.schema import CLEAN, MEASURED_SCHEMA
 from s2snet.models import Defended
+from s2snet.store import weights
 
 
 @pytest.fixture

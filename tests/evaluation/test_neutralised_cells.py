@@ -8,8 +8,8 @@ import torch
 from jobs import SIDE, evaluated, gray_box, line, lines, pictures, white_box
 from jobs import defence as made_up
 
-from s2snet import networks, weights
 from s2snet.models import build
+from s2snet.store import networks, weights
 
 CLASSIFIER = {"name": "small_cnn", "widths": [4], "classes": 4}
 

@@ -9,7 +9,7 @@ from jobs import SIDE, Blur, Noisy, crafted, defence, evaluated, files, gray_box
 from torch import nn
 from torch.nn import functional
 
-from s2snet.evaluation import fits
+from s2snet.evaluation import fitted as fitting
 from s2snet.threats import SURROGATES, fit
 from s2snet.threats.surrogates import BATCH, SHAKE
 
@@ -124,7 +124,7 @@ def done(tmp_path_factory):
 
 def test_an_evaluation_fits_on_training_images_only(monkeypatch, done):
     test, train = Forbidden(pictures()), pictures(40, seed=1)
-    real = fits.fit
+    real = fitting.fit
 
     def watched(surrogate, purifier, batches, count, *words, **options):
         test.fitting = True
@@ -134,7 +134,7 @@ def test_an_evaluation_fits_on_training_images_only(monkeypatch, done):
         test.fitting = False
         return error
 
-    monkeypatch.setattr(fits, "fit", watched)
+    monkeypatch.setattr(fitting, "fit", watched)
     folder, _ = evaluated(images=test, train=train, **ROUTES)
     assert files(folder) == files(done[0])
 
@@ -146,7 +146,7 @@ def test_a_fit_is_said_kept_and_made_once(done, monkeypatch):
     ]  # fmt: skip
     shutil.copytree(folder, "r")
     assert len(list((folder / "ledger/fits").glob("*.safetensors"))) == 2
-    monkeypatch.setattr(fits, "fit", lambda *words, **options: pytest.fail("fitted again"))
+    monkeypatch.setattr(fitting, "fit", lambda *words, **options: pytest.fail("fitted again"))
     again, said = evaluated(**ROUTES)
     assert not said
     assert files(again) == files(folder)

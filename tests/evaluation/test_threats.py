@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from s2snet import weights
 from s2snet.evaluation import cells
 from s2snet.evaluation.engine import deterministic
 from s2snet.models import Defended, build
+from s2snet.store import weights
 from s2snet.threats import ROUTES, SURROGATES, THREATS, Facts
 
 DATA = {"name": "digits", "split": "test", "fingerprint": "f", "channels": 1}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from s2snet import checks
-from s2snet.evaluation import fits
+from s2snet.evaluation import fitted
 from s2snet.evaluation.forecast import forecast
 from s2snet.evaluation.run import plan
 
@@ -36,7 +36,7 @@ def done(tmp_path_factory):
 def shift_of(folder, key):
     """The perturbation of the cell with this key."""
     (cell,) = (cell for cell in plan(job(**GIVEN)).cells if cell.key == key)
-    return load_file(folder / "ledger/fits" / f"{fits.name_of_perturbation(cell)}.safetensors")["shift"]
+    return load_file(folder / "ledger/fits" / f"{fitted.name_of_perturbation(cell)}.safetensors")["shift"]
 
 
 def shifts(folder):
@@ -65,7 +65,7 @@ def test_every_image_moves_by_the_one_perturbation_of_its_cell(done):
 
 
 def test_it_is_made_of_training_images_alone(done, monkeypatch):
-    asked, real = [], fits.perturbation
+    asked, real = [], fitted.perturbation
     train = pictures(40, seed=1)
 
     def watched(cell, given, device, **other):
@@ -73,7 +73,7 @@ def test_it_is_made_of_training_images_alone(done, monkeypatch):
         asked.append(cell.key)
         return real(cell, given, device, **other)
 
-    monkeypatch.setattr(fits, "perturbation", watched)
+    monkeypatch.setattr(fitted, "perturbation", watched)
     # other test images, and fewer of them: the same perturbations
     folder, _ = evaluated(train=train, images=pictures(9, seed=5), **GIVEN)
     assert len(asked) == 6
@@ -86,7 +86,7 @@ def test_other_training_images_make_others_and_other_chunks_do_not(done, monkeyp
     assert len(shifts(other)) == 12
     before = files(other)
     assert files(evaluated("fresh", **{**GIVEN, "train": pictures(40, seed=2)})[0]) == before
-    monkeypatch.setattr(fits, "perturbation", lambda *words, **options: pytest.fail("made again"))
+    monkeypatch.setattr(fitted, "perturbation", lambda *words, **options: pytest.fail("made again"))
     assert files(evaluated(**{**GIVEN, "train": pictures(40, seed=2)}, chunk=5)[0])["table.csv"] == before["table.csv"]
 
 
@@ -103,17 +103,17 @@ def test_a_step_asks_about_64_training_images_and_an_epoch_about_all(seed, monke
 
     (cell,) = (cell for cell in plan(job(**{**GIVEN, "budgets": {"linf": [0.2]}, "defences": [defence("none")]},
                seeds=[seed])).cells if cell.universal)  # fmt: skip
-    monkeypatch.setattr(fits, "attack_of", lambda cell: (spy, {}))
-    fits.perturbation(cell, train, torch.device("cpu"))
+    monkeypatch.setattr(fitted, "attack_of", lambda cell: (spy, {}))
+    fitted.perturbation(cell, train, torch.device("cpu"))
     assert [len(places) for places in asked] == [64, 64, 22]
     order = list(itertools.chain(*asked))
     assert sorted(order) == list(range(150)) != order
     first, asked[:] = list(asked), []
-    fits.perturbation(cell, train, torch.device("cpu"))
+    fitted.perturbation(cell, train, torch.device("cpu"))
     assert asked == first
     cell.preimage["seed"] = 7
     asked.clear()
-    fits.perturbation(cell, train, torch.device("cpu"))
+    fitted.perturbation(cell, train, torch.device("cpu"))
     assert asked != first
 
 
@@ -148,14 +148,14 @@ def test_a_defence_that_answers_at_random_is_averaged_over(monkeypatch):
     (exact,) = (cell for cell in cells if cell.route == "exact" and cell.views[0][1] == "noisy")
     assert eot.preimage["options"]["draws"] == 2
     made = [
-        load_file(folder / "ledger/fits" / f"{fits.name_of_perturbation(cell)}.safetensors") for cell in (eot, exact)
+        load_file(folder / "ledger/fits" / f"{fitted.name_of_perturbation(cell)}.safetensors") for cell in (eot, exact)
     ]
     assert not torch.equal(made[0]["shift"], made[1]["shift"])
 
 
 def test_the_same_command_takes_up_what_was_made(done, monkeypatch):
     shutil.copytree(done, "r")
-    monkeypatch.setattr(fits, "perturbation", lambda *words, **options: pytest.fail("made again"))
+    monkeypatch.setattr(fitted, "perturbation", lambda *words, **options: pytest.fail("made again"))
     again, said = evaluated(**GIVEN)
     assert not said and files(again) == files(done) and crafted(again) == crafted(done)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2snet import weights
 from s2snet.models import CLASSIFIERS, build, load_published
+from s2snet.store import weights
 
 # Parameters as counted by the publisher of the weights (akamaster/pytorch_resnet_cifar10).
 PARAMETERS = {"resnet20": 269_722, "resnet32": 464_154, "resnet44": 658_586, "resnet56": 853_018}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2snet import weights
 from s2snet.models import build
+from s2snet.store import weights
 
 SOURCE = """
 import torch

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from s2snet import torchvision_cpu, weights
+from s2snet import torchvision_cpu
 from s2snet.models import build, load_published, timm_weights, torchvision_weights
 from s2snet.models.folded import folded
+from s2snet.store import weights
 
 torchvision_cpu.mend()
 from torchvision import models as torchvision  # noqa: E402

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from s2snet import weights
 from s2snet.evaluation.engine import deterministic
 from s2snet.models import Defended, build
 from s2snet.models.fills import FILLS, inpaint
 from s2snet.models.folded import folded
+from s2snet.store import weights
 from s2snet.threats import ROUTES
 
 CLASSIFIER = {"name": "small_cnn", "widths": [4, 8], "classes": 3}

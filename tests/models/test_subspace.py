@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import evaluate
 
-from s2snet import weights
 from s2snet.evaluation.scores import read_table
 from s2snet.models import Subspace, build
+from s2snet.store import weights
 
 DRAW = torch.Generator().manual_seed(0)
 IMAGES = torch.rand(6, 3, 4, 4, generator=DRAW)

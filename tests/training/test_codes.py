@@ -8,8 +8,9 @@ import pytest
 import torch
 from tiny import train
 
-from s2snet import models, weights
+from s2snet import models
 from s2snet.models.segnet import Encoder
+from s2snet.store import weights
 from s2snet.training.codes import Codes, pack, unpack
 
 

@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 from trees import damage, plant
 
 import s2snet
-from s2snet import data, weights
+from s2snet import data
 from s2snet.report.page import write_report
+from s2snet.store import weights
 from s2snet.training.loaders import Augmented
 from s2snet.training.skipped import Skipped
 

@@ -8,7 +8,8 @@ import torch
 from tiny import train
 from torch.nn import functional
 
-from s2snet import data, models, weights
+from s2snet import data, models
+from s2snet.store import weights
 from s2snet.training import loop
 from s2snet.training.devices import synchronise_batch_norm
 

@@ -7,7 +7,7 @@ import pytest
 import wandb
 from tiny import TINY, run_script, train
 
-from s2snet.surroundings import Logger
+from s2snet.config.runtime import Logger
 from s2snet.training.loggers import kept_value, loggers
 
 FEW = ["stage=1", "output=run", "logger=wandb", "recipes.stage1.epochs=1", "recipes.stage1.batch_size=256"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import TINY, run_script, train
 
-from s2snet import weights
+from s2snet.store import weights
 
 
 def test_a_run_leaves_config_metrics_checkpoint_and_weights(trained):

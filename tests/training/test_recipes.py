@@ -8,7 +8,8 @@ import torch
 from tiny import train
 from torch import nn
 
-from s2snet import data, models, weights
+from s2snet import data, models
+from s2snet.store import weights
 from s2snet.training.average import Average
 from s2snet.training.loaders import EpochSampler, batches
 from s2snet.training.stage import SCHEDULES, lr_factor

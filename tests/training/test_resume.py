@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import forked, kill_self, train
 
-from s2snet import weights
+from s2snet.store import weights
 from s2snet.training.stage import Stage
 
 STEPS = 5  # of 256 images an epoch

@@ -6,9 +6,10 @@ from tiny import composed, train
 from torch import nn
 from torch.nn import functional
 
-from s2snet import data, models, weights
+from s2snet import data, models
 from s2snet.cli import settings as cli_settings
-from s2snet.recipes import MEASURED
+from s2snet.config.recipe import MEASURED
+from s2snet.store import weights
 from s2snet.training import from_settings
 from s2snet.training.adversarial import TrainAdversarial
 from s2snet.training.autoencoder import TrainAutoencoder

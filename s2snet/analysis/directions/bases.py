@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2snet.choices import choose
+from s2snet.config.choices import choose
 
 CURVED = ("first", "last", "most", "first_and_last")  # those taken from the eigenpairs that were computed
 BASES = (*CURVED, "least", "attacks", "random")

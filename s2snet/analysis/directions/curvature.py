@@ -10,7 +10,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 
-from s2snet.analysis.passes import BATCH
+from s2snet.analysis.batched import BATCH
 from s2snet.attacks import deepfool
 
 RESTARTS = 60  # of Lanczos; pairs that have not converged by then are left out

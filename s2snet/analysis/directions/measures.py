@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from s2snet.analysis.passes import BATCH, logits
+from s2snet.analysis.batched import BATCH, logits
 from s2snet.attacks import deepfool
 from s2snet.models import Subspace, build
 

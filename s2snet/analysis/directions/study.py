@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from s2snet import weights
 from s2snet.analysis import intervals
+from s2snet.analysis.batched import logits, right
 from s2snet.analysis.bench import FAILS, Bench, Claim
 from s2snet.analysis.directions import claims as directions_claims
 from s2snet.analysis.directions.bases import BASES, at_random, joined, of_attacks, orthonormal, within
 from s2snet.analysis.directions.curvature import MeanHessian, eigenpairs, step_length, toward
 from s2snet.analysis.directions.measures import changed, confined, free, projector, traced_logits, universal
-from s2snet.analysis.passes import logits, right
-from s2snet.choices import choose
+from s2snet.config.choices import choose
 from s2snet.models.folded import folded
+from s2snet.store import weights
 
 KINDS = ("first", "last", "least", "random")  # of the directions that are traced
 POINTS = 9  # of a trace, from -reach to reach; the middle one is 0

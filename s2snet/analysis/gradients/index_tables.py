@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from s2snet.analysis import passes
+from s2snet.analysis import batched
 from s2snet.analysis.bench import Bench, Sample
 from s2snet.analysis.gradients import indices as gradients_indices
 from s2snet.analysis.gradients import measures
@@ -25,8 +25,8 @@ def index_maps(bench: Bench, base: Defended, trained: Trained, sample: Sample, d
             facts = {"purifier": purifier, "classifier": base.classifier, "images": images, "labels": labels}
 
             def compare(purifier=purifier, here=here) -> list[dict[str, Any]]:
-                restored = passes.logits(purifier, images)
-                right = passes.logits(base.classifier, restored).argmax(dim=1) == labels
+                restored = batched.logits(purifier, images)
+                right = batched.logits(base.classifier, restored).argmax(dim=1) == labels
                 error = ((restored - images) ** 2).flatten(1).mean(dim=1).double().cpu()
                 counts = measures.resamples(len(labels), RESAMPLES, bench.seed)
                 squared = interval(*resampled_measure({"error": error}, "error", counts))
@@ -90,7 +90,7 @@ def _exchange(
     """What the classifier says of each image's code with indices of that kind: its label, the donor's, another."""
     images, labels = sample.images, sample.labels
     made = gradients_indices.exchanged(purifier, images, images[donors], kind, seed)
-    said = passes.logits(base.classifier, made).argmax(dim=1)
+    said = batched.logits(base.classifier, made).argmax(dim=1)
     agrees = {"code": said == labels, "donor": said == labels[donors]}
     agrees["neither"] = ~(agrees["code"] | agrees["donor"])
     return [

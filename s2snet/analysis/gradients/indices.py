@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from s2snet.analysis.passes import BATCH
+from s2snet.analysis.batched import BATCH
 from s2snet.models import SegNet
 
 BITS = 32  # of a float in the bottleneck

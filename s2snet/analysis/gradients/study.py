@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s2snet.analysis import passes
+from s2snet.analysis import batched
 from s2snet.analysis.bench import Bench, Claim, Sample
 from s2snet.analysis.gradients import measures, tables
 from s2snet.analysis.gradients.claims import claims
@@ -18,7 +18,7 @@ from s2snet.analysis.gradients.index_tables import Trained, index_maps
 from s2snet.analysis.gradients.indices import EXCHANGES, exchanged
 from s2snet.analysis.gradients.tables import OBJECTIVES, Network
 from s2snet.analysis.intervals import RESAMPLES, share
-from s2snet.choices import choose
+from s2snet.config.choices import choose
 from s2snet.models import Defended
 from s2snet.models.segnet import UNPOOLINGS
 
@@ -117,7 +117,7 @@ def _networks(bench: Bench, trained: Trained) -> list[Network]:
 def _accuracies(networks: list[Network], sample: Sample) -> list[dict[str, Any]]:
     rows = []
     for network in networks:
-        right = passes.right(network.module, sample.images, sample.labels)
+        right = batched.right(network.module, sample.images, sample.labels)
         accuracy = share(int(right.sum()), len(right))
         rows.append({"network": network.name, "title": network.title, **tables.columns(accuracy)})
     return rows
@@ -138,7 +138,7 @@ def _show_gradients(bench: Bench, networks: list[Network], sample: Sample, place
         ("loss_at_label", "Gradients of the loss at the true label"),
         ("fixed_logit", f"Gradients of the logit of one class, {bench.classes[0]}, whatever the image shows"),
     ):
-        found = [passes.gradients(network.module, images, labels, OBJECTIVES[objective]) for network in networks]
+        found = [batched.gradients(network.module, images, labels, OBJECTIVES[objective]) for network in networks]
         pictures = torch.stack([images, *found], dim=1)
         bench.grid(objective, pictures, rows, ["image", *names], title, signed=tuple(names))
     purifiers = {
@@ -146,7 +146,7 @@ def _show_gradients(bench: Bench, networks: list[Network], sample: Sample, place
         for name, network in zip(names, networks, strict=True)
         if network.module.has_purifier
     }
-    restored = [passes.logits(purifier, images).clamp(0, 1) for purifier in purifiers.values()]
+    restored = [batched.logits(purifier, images).clamp(0, 1) for purifier in purifiers.values()]
     pictures = torch.stack([images, *restored], dim=1)
     bench.grid("purified", pictures, rows, ["image", *purifiers], "What the classifier is given", CLIPPED)
 

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2snet.analysis import passes
+from s2snet.analysis import batched
 from s2snet.analysis.bench import Bench, Sample
 from s2snet.analysis.gradients import measures
 from s2snet.analysis.intervals import Estimate, share
 from s2snet.attacks.losses import cross_entropy
 from s2snet.models import Defended
 
-OBJECTIVES: dict[str, passes.Loss] = {
+OBJECTIVES: dict[str, batched.Loss] = {
     "loss_at_label": cross_entropy,
     "loss_at_prediction": lambda logits, labels, targets: cross_entropy(logits, logits.argmax(dim=1)),
     "top_logit": lambda logits, labels, targets: logits.amax(dim=1),
@@ -51,15 +51,17 @@ def measured(
     images, labels = sample.images, sample.labels
     others = measures.strangers(labels, bench.seed)
     sobel = cache(lambda: measures.edges(images))
-    of_base = cache(lambda objective: passes.gradients(base, images, labels, OBJECTIVES[objective]))
+    of_base = cache(lambda objective: batched.gradients(base, images, labels, OBJECTIVES[objective]))
     random = torch.randn(images.shape, generator=torch.Generator().manual_seed(bench.seed)).to(images)
     names = labels.cpu().numpy()
 
     def measure(network: Network, objective: str) -> dict[str, Tensor]:
         loss = OBJECTIVES[objective]
-        found = of_base(objective) if network.name == "none" else passes.gradients(network.module, images, labels, loss)
+        found = (
+            of_base(objective) if network.name == "none" else batched.gradients(network.module, images, labels, loss)
+        )
         few = slice(IN_DOUBLE)
-        in_double = passes.gradients(
+        in_double = batched.gradients(
             copy.deepcopy(network.module).double(), images[few].double(), labels[few], loss, batch=50
         )
         small = measures.features(found, side)

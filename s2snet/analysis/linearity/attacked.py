@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from s2snet.analysis import intervals
+from s2snet.analysis.batched import BATCH
 from s2snet.analysis.linearity.nets import Net
 from s2snet.analysis.linearity.steps import direction, probabilities, sign_step
-from s2snet.analysis.passes import BATCH
 
 CHUNK = 2000  # random images held at a time
 

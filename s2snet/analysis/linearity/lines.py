@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s2snet.analysis.batched import logits
 from s2snet.analysis.linearity.nets import Net
 from s2snet.analysis.linearity.steps import direction
-from s2snet.analysis.passes import logits
 
 
 def along(net: Net, images: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:

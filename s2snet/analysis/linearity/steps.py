@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from s2snet.analysis.batched import BATCH
 from s2snet.analysis.linearity.nets import Net
-from s2snet.analysis.passes import BATCH
 
 
 def direction(cost: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, batch: int = BATCH) -> Tensor:

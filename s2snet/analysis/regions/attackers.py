@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from s2snet.analysis import passes
+from s2snet.analysis import batched
 from s2snet.attacks import Noise, apgd
 from s2snet.models import Defended
 from s2snet.threats import ROUTES
@@ -108,7 +108,7 @@ def craft(
         runs.append({"loss": losses[0], "steps": restart_steps, "restarts": restarts, "random_start": True})
     crafted = images.clone()
     for run in runs:
-        standing = torch.nonzero(passes.right(defended, crafted, labels, BATCH)).squeeze(1)
+        standing = torch.nonzero(batched.right(defended, crafted, labels, BATCH)).squeeze(1)
         for rows in standing.split(BATCH):
             if not len(rows):
                 continue

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
-from s2snet.analysis import passes
+from s2snet.analysis import batched
 from s2snet.attacks import ATTACKS, Noise
 from s2snet.models import regions
 
@@ -51,7 +51,7 @@ def occlusion(classifier: nn.Module, images: Tensor, classes: Tensor, patch: int
     Patches of `patch` x `patch` pixels, half a patch apart (Zeiler and Fergus, arXiv 1311.2901, section 4.2). With
     patch 1 and black it is, for a linear classifier, the pixel's term. About (2 side / patch)^2 forwards each.
     """
-    logit = passes.logits(classifier, images).gather(1, classes[:, None])
+    logit = batched.logits(classifier, images).gather(1, classes[:, None])
     height, width = images.shape[2:]
     drops, cover = images.new_zeros(len(images), height, width), images.new_zeros(height, width)
     for top in _starts(height, patch):
@@ -59,7 +59,7 @@ def occlusion(classifier: nn.Module, images: Tensor, classes: Tensor, patch: int
             place = (slice(top, top + patch), slice(left, left + patch))
             hidden = images.clone()
             hidden[:, :, *place] = colour
-            drops[:, *place] += (logit - passes.logits(classifier, hidden).gather(1, classes[:, None]))[:, :, None]
+            drops[:, *place] += (logit - batched.logits(classifier, hidden).gather(1, classes[:, None]))[:, :, None]
             cover[place] += 1
     return drops / cover
 
@@ -74,7 +74,7 @@ def importance_maps(
     classifier: nn.Module, images: Tensor, names: list[str], path_steps: int, patch: int, colour: Tensor
 ) -> dict[str, Tensor]:
     """The named maps of importance of the class that the classifier predicts; a fall and a rise count alike."""
-    classes = passes.logits(classifier, images).argmax(dim=1)
+    classes = batched.logits(classifier, images).argmax(dim=1)
     known: dict[str, Callable[[], Tensor]] = {
         "gradient_x_input": lambda: gradient_x_input(classifier, images, classes),
         "integrated_gradients": lambda: integrated_gradients(classifier, images, classes, path_steps).abs().sum(dim=1),

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from s2snet.analysis import passes
+from s2snet.analysis import batched
 from s2snet.analysis.bench import Bench, Sample
 from s2snet.analysis.regions.maps import importance_maps, oracle_map, smallest, smoothed
 from s2snet.analysis.regions.parts import Knowledge, own_maps, per_input
@@ -62,13 +62,13 @@ def measure(bench: Bench, classifier: nn.Module, options: SimpleNamespace) -> Me
         lambda: importance_maps(classifier, train.images, [options.importance], **maps_of),
         images=train.images, importance=options.importance, **maps_of, **same,
     )[options.importance]  # fmt: skip
-    predicted = passes.logits(classifier, train.images).argmax(dim=1)
+    predicted = batched.logits(classifier, train.images).argmax(dim=1)
     knowledge = Knowledge(
         classifier, smoothed(looked, options.sigma), agnostic["train"], predicted, colour,
         options.fill, options.width, chosen,
     )  # fmt: skip
     nearest = torch.stack([(adversarial - test.images).flatten(1).norm(dim=1) for adversarial in attacked.values()])
-    fooled = passes.right(classifier, test.images, test.labels) & (nearest > 0).all(dim=0)
+    fooled = batched.right(classifier, test.images, test.labels) & (nearest > 0).all(dim=0)
     if not fooled.any():
         raise ValueError("study=regions: no image that the classifier gets right was fooled; is it trained?")
     eps = options.eps or float(f"{FACTOR * nearest.amin(dim=0)[fooled].median().item():.3g}")

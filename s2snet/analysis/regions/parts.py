@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s2snet.analysis import passes
+from s2snet.analysis import batched
 from s2snet.analysis.regions.maps import PARTS, class_means, partition, random_like, shifted_like
 from s2snet.attacks.losses import margin
 from s2snet.models import build, freeze
@@ -65,7 +65,7 @@ class Knowledge:
         masks = self.masks(mode, part, q, seed)
         if mode == "static":
             return masks.expand(len(images), -1, -1)
-        return masks[passes.logits(self.classifier, images).argmax(dim=1)]
+        return masks[batched.logits(self.classifier, images).argmax(dim=1)]
 
     def static(self, masks: Tensor, fill: str | None = None) -> nn.Module:
         """The purifier that takes out these masks: [1, H, W] for all images, [K, H, W] by the predicted class."""
@@ -114,4 +114,4 @@ def margins_without(
         purifier.filled(part, hole[:, None].to(part))[0]
         for part, hole in zip(images.split(BATCH), holes.split(BATCH), strict=True)
     ]
-    return -margin(passes.logits(classifier, torch.cat(filled)), labels)
+    return -margin(batched.logits(classifier, torch.cat(filled)), labels)

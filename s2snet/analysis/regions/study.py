@@ -7,14 +7,14 @@ project's own. Leaves two purifiers for `python evaluate.py defence=[none,neutra
 
 from types import SimpleNamespace
 
-from s2snet import weights
 from s2snet.analysis.bench import Bench, Claim
 from s2snet.analysis.regions import tables
 from s2snet.analysis.regions.claims import claims
 from s2snet.analysis.regions.measured import IMPORTANCES, Measured, measure
 from s2snet.analysis.regions.pictures import show
-from s2snet.choices import choose
+from s2snet.config.choices import choose
 from s2snet.models.fills import FILLS
+from s2snet.store import weights
 
 
 def regions(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from s2snet.analysis import passes
+from s2snet.analysis import batched
 from s2snet.analysis.bench import Bench
 from s2snet.analysis.intervals import Estimate, mean, share
 from s2snet.analysis.regions.attackers import BATCH, craft, offered
@@ -101,7 +101,7 @@ def neutralising(bench: Bench, known: Measured, options: SimpleNamespace) -> Kep
                 found[f"{part} {name} area"] = torch.stack(tried).float().mean(dim=(0, 2, 3))
         return found
 
-    plain = {name: passes.right(known.classifier, x, test.labels).float() for name, x in received.items()}
+    plain = {name: batched.right(known.classifier, x, test.labels).float() for name, x in received.items()}
     kept, row = Kept(plain, {}, {}), {"mode": "", "fill": "", "main": True, "q": 0.0, "part": "nothing", "area": 0.0}
     rows = [row | _prefixed("clean_", plain["clean"]) | _prefixed("gray_box_", plain["gray_box"])]
     wanted = [(mode, options.fill, q) for mode in MODES for q in _shares(options)]
@@ -153,13 +153,13 @@ def adaptive(bench: Bench, known: Measured, options: SimpleNamespace) -> Stood:
         }
         stood = {}
         if defended.has_purifier:
-            stood["gray_box"] = passes.right(defended, known.gray_box, test.labels, BATCH)
+            stood["gray_box"] = batched.right(defended, known.gray_box, test.labels, BATCH)
         for attacker in bench.each(offered(defended), f"{mode} {part} {q}"):
 
             def make(attacker=attacker, defended=defended, how=how) -> dict[str, Tensor]:
                 crafted = craft(attacker, defended, *test, **how)
                 return {
-                    "right": passes.right(defended, crafted, test.labels, BATCH),
+                    "right": batched.right(defended, crafted, test.labels, BATCH),
                     "length": (crafted - test.images).flatten(1).norm(dim=1),
                 }
 

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from s2snet import models, weights
+from s2snet import models
 from s2snet.analysis.bench import Bench
-from s2snet.choices import choose
+from s2snet.config.choices import choose
 from s2snet.models import freeze
-from s2snet.models.suits import suits
+from s2snet.models.check_input import check_input
+from s2snet.store import weights
 
 NETWORKS = (
     {"label": "softmax", "name": "mlp", "hidden": []},
@@ -94,7 +95,7 @@ def _classifier(bench: Bench, entry: Mapping[str, Any], count: int | None, train
             training=training,
         )
     shape = bench.splits.test[0][0].shape
-    suits(module, entry["label"], shape[0], shape[-1], len(bench.classes))
+    check_input(module, entry["label"], shape[0], shape[-1], len(bench.classes))
     return module
 
 

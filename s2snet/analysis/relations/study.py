@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from s2snet.analysis.batched import logits, right
 from s2snet.analysis.bench import Bench, Claim, Sample, evenly
-from s2snet.analysis.passes import logits, right
 from s2snet.analysis.relations import claims, orders, tables, transfer
 from s2snet.analysis.relations import networks as nets
 from s2snet.analysis.relations.networks import NETWORKS, Network

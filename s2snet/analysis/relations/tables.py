@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from s2snet.analysis import intervals
+from s2snet.analysis.batched import logits
 from s2snet.analysis.bench import Bench, Sample
-from s2snet.analysis.passes import logits
 from s2snet.analysis.relations.networks import Network
 from s2snet.analysis.relations.orders import Tournament
 from s2snet.analysis.relations.transfer import Leader

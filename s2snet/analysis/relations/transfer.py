@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from s2snet.analysis import intervals
+from s2snet.analysis.batched import right
 from s2snet.analysis.intervals import Estimate
-from s2snet.analysis.passes import right
 from s2snet.attacks import Noise, fmn, pgd
 from s2snet.attacks.balls import spread
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from s2snet import networks, remote, runs, weights
 from s2snet.models import CLASSIFIERS, PURIFIERS, Defended
+from s2snet.store import networks, paths, remote, weights
 
 
 @dataclass
@@ -22,17 +22,17 @@ class Defence:
     about: str
 
 
-def shelf(folder: str | None, runs_folder: str, data: str) -> runs.Shelf:
+def shelf(folder: str | None, runs_folder: str, data: str) -> paths.Shelf:
     """Where weights are looked up: the folder given, else what was trained on this data, else the released ones."""
     if folder is not None:
         if not Path(folder).is_dir():
             raise ValueError(f"weights={folder}: no such folder")
-        return runs.Shelf(Path(folder))
-    trained = runs.Shelf(Path(runs_folder) / data)
-    return runs.Shelf(runs.released() / data) if trained.is_empty() else trained
+        return paths.Shelf(Path(folder))
+    trained = paths.Shelf(Path(runs_folder) / data)
+    return paths.Shelf(paths.released() / data) if trained.is_empty() else trained
 
 
-def load(name: str, chosen, found: runs.Shelf, settings, classifier: Callable[[], tuple[nn.Module, str]]) -> Defence:
+def load(name: str, chosen, found: paths.Shelf, settings, classifier: Callable[[], tuple[nn.Module, str]]) -> Defence:
     """The defence of that name; `chosen` has its title, and as purifier and classifier a kind of run or a weights file.
 
     `classifier` gives the classifier that the settings name and where it comes from. FileNotFoundError, in one line
@@ -56,7 +56,7 @@ def load(name: str, chosen, found: runs.Shelf, settings, classifier: Callable[[]
             holds = modules[role].config["name"]
             raise ValueError(f"defence.{name}.{role}={parts[role]}: holds a {holds}; allowed are {', '.join(known)}")
     module = Defended(modules.get("purifier"), modules["classifier"]).eval()
-    about = " behind ".join(f"{runs.network_name(part.config)} ({_made_in(part.header)})" for part in modules.values())
+    about = " behind ".join(f"{paths.network_name(part.config)} ({_made_in(part.header)})" for part in modules.values())
     return Defence(
         name, chosen.title, module, [_shown(source) for source in parts.values()], weights.fingerprint(module), about
     )
@@ -78,12 +78,12 @@ def tuned_to_another(defence: Defence) -> str | None:
     )
 
 
-def _path(name: str, role: str, chosen, found: runs.Shelf, settings) -> str | Path:
+def _path(name: str, role: str, chosen, found: paths.Shelf, settings) -> str | Path:
     wanted = getattr(chosen, role)
-    if wanted in runs.KINDS.values():
+    if wanted in paths.KINDS.values():
         path = found.path(wanted, settings.classifier, settings.autoencoder)
         if not path.is_file():
-            stage = next(stage for stage, kind in runs.KINDS.items() if kind == wanted)
+            stage = next(stage for stage, kind in paths.KINDS.items() if kind == wanted)
             raise FileNotFoundError(f"{name}: no weights at {path}; `python train.py stage={stage}` makes them")
         return path
     if remote.is_address(wanted):
@@ -93,7 +93,7 @@ def _path(name: str, role: str, chosen, found: runs.Shelf, settings) -> str | Pa
         raise FileNotFoundError(f"{name}: no weights at {path}; `{chosen.made_by}` makes them")
     if not path.is_file():
         raise ValueError(
-            f"defence.{name}.{role}={wanted}: neither a weights file nor one of {', '.join(runs.KINDS.values())}"
+            f"defence.{name}.{role}={wanted}: neither a weights file nor one of {', '.join(paths.KINDS.values())}"
         )
     return path
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from tiny import forked, run_python
 
 import s2snet
-from s2snet import weights
 from s2snet.models import Defended, build
+from s2snet.store import weights
 
 OPTIONS = {"segnet_small": {"widths": [4, 8], "convs": [1, 2]}, "small_cnn": {"widths": [4, 8]}}
 

@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import nn
 
-from s2snet import models, remote, runs
-from s2snet.files import write_whole
+from s2snet import models
+from s2snet.atomic_io import write_whole
+from s2snet.store import paths, remote
 
 FORMAT = 1
 _KEY = "s2snet"  # one key only: safetensors writes several in random order, and equal files would differ
@@ -126,7 +127,7 @@ def load_published(path: str | Path, **config: Any) -> nn.Module:
     try:
         models.load_published(module, tensors)
     except ValueError as error:
-        raise ValueError(f"{path}: not the weights of this {runs.network_name(config)}: {error}") from None
+        raise ValueError(f"{path}: not the weights of this {paths.network_name(config)}: {error}") from None
     return module.eval()
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from s2snet import models, runs, weights
-from s2snet.files import data_folder
-from s2snet.models.suits import suits
+from s2snet import models
+from s2snet.data.root import data_folder
+from s2snet.models.check_input import check_input
+from s2snet.store import paths, weights
 
 RANDOM = "random"  # the word for untrained weights
 _AUTHORS = (".pth", ".pt", ".th")  # of files that hold an autoencoder's state dict as its authors release it
@@ -28,7 +29,7 @@ def build_classifier(settings) -> nn.Module:
     return module.train()
 
 
-def find_classifier(settings, shelf: runs.Shelf, note: Callable[[str], None]) -> tuple[nn.Module, str]:
+def find_classifier(settings, shelf: paths.Shelf, note: Callable[[str], None]) -> tuple[nn.Module, str]:
     """(the classifier of the settings in eval mode with its `.header`, where it comes from).
 
     `classifier.weights` decides: `random` (untrained, the same for every command), a file, or the name of a weights
@@ -46,7 +47,7 @@ def find_classifier(settings, shelf: runs.Shelf, note: Callable[[str], None]) ->
         made = f"no weights at {path}; `python train.py stage=classifier` makes them"
         raise FileNotFoundError(f"{made}, or give {weights_hint(config)}")
     if wanted == RANDOM:
-        name = runs.network_name(config)
+        name = paths.network_name(config)
         note(f"{name} is untrained (classifier.weights=random): only speed and memory mean anything")
         return _as_built(settings, RANDOM), RANDOM
     return _published(settings, wanted, note)
@@ -156,4 +157,4 @@ def weights_hint(config: dict[str, Any]) -> str:
 
 def _answers(module: nn.Module, settings) -> None:
     """ValueError, in one line, where the classifier fails on images of the data's size."""
-    suits(module, runs.network_name(settings.classifier), settings.data["channels"], settings.data["size"])
+    check_input(module, paths.network_name(settings.classifier), settings.data["channels"], settings.data["size"])

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 
-def suits(module: nn.Module, name: str, channels: int, size: int, classes: int | None = None) -> None:
+def check_input(module: nn.Module, name: str, channels: int, size: int, classes: int | None = None) -> None:
     """ValueError, in one line, where the module cannot take images [2, channels, size, size].
 
     One forward pass, in eval mode; the module is left as it was. `classes` is how many the data have: a classifier

@@ -34,7 +34,7 @@ def network_name(config: dict[str, Any]) -> str:
 
 def released() -> Path:
     """The folder of the weights that come with the project: in a wheel inside the package, else checkpoints/."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     inside = package / "released"
     return inside if inside.is_dir() else package.parent / "checkpoints" / "released"
 

@@ -9,10 +9,11 @@ import tiny
 import torch
 from tiny import TINY, composed, evaluate, train
 
-from s2snet import networks, runs, torchvision_cpu, weights
+from s2snet import torchvision_cpu
 from s2snet.cli.settings import train_settings
 from s2snet.models import build
 from s2snet.models.vgg16 import LAYERS
+from s2snet.store import networks, paths, weights
 from s2snet.training.from_settings import _build
 
 torchvision_cpu.mend()
@@ -32,7 +33,7 @@ def _other_classifiers(monkeypatch):
 def find(*words: str):
     """(the classifier of `python train.py WORDS`, where it comes from, what was noted)."""
     settings, notes = train_settings(composed("train", *words)), []
-    module, source = networks.find_classifier(settings, runs.Shelf(Path("runs/digits")), notes.append)
+    module, source = networks.find_classifier(settings, paths.Shelf(Path("runs/digits")), notes.append)
     return module, source, notes
 
 
@@ -165,7 +166,7 @@ def test_stage_1_begins_with_vgg16s_convolutions(capfd):
     state = vgg16_file("vgg.pth")
     words = ["autoencoder=segnet", "data.channels=3", "from_vgg16=vgg.pth"]
     settings = train_settings(composed("train", *words))
-    stage, _ = _build(settings, runs.Shelf(Path("runs")), print)
+    stage, _ = _build(settings, paths.Shelf(Path("runs")), print)
     assert "26 tensors of the VGG16 vgg.pth" in capfd.readouterr().out
     for place, name in LAYERS.items():
         layer = getattr(stage.trained.encoder, name)
@@ -188,7 +189,7 @@ def test_a_transplant_that_does_not_fit_is_one_line(words, line):
     if not words:
         settings.autoencoder |= {"widths": [4, 8], "convs": [1, 1]}
     with pytest.raises(ValueError) as error:
-        _build(settings, runs.Shelf(Path("runs")), print)
+        _build(settings, paths.Shelf(Path("runs")), print)
     assert line in str(error.value) and "\n" not in str(error.value)
 
 

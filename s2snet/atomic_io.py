@@ -1,13 +1,8 @@
-"""Where data lie, and files that are there whole or not at all, whatever happens to the process. Imports no torch."""
+"""Write files so that they are whole or absent, whatever happens to the process. Imports no torch."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-
-
-def data_folder(data_root: str | Path | None) -> Path:
-    """The folder below which data and weights that are not shipped lie: the one given, else a cache of the user's."""
-    return Path(data_root) if data_root is not None else Path.home() / ".cache" / "s2snet"
 
 
 def write_whole(path: Path, content: bytes) -> None:

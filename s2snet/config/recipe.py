@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from s2snet.choices import choose
+from s2snet.config.choices import choose
 
 # What each stage measures on the validation images, and can stop early by.
 MEASURED = {

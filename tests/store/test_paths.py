@@ -2,13 +2,13 @@
 
 import pytest
 
-from s2snet import runs
+from s2snet.store import paths
 
 NETWORKS = ({"name": "small_cnn"}, {"name": "segnet_small"})
 
 
 def test_names_follow_from_kind_and_networks():
-    assert {kind: runs.run_name(kind, *NETWORKS) for kind in runs.KINDS.values()} == {
+    assert {kind: paths.run_name(kind, *NETWORKS) for kind in paths.KINDS.values()} == {
         "classifier": "classifier-small_cnn",
         "autoencoder": "autoencoder-segnet_small",
         "s2snet": "s2snet-segnet_small-small_cnn",
@@ -28,14 +28,14 @@ def test_names_follow_from_kind_and_networks():
     ],
 )
 def test_architectures_and_targets_have_runs_of_their_own(config, name):
-    assert runs.run_name("s2snet", config, NETWORKS[1]) == f"s2snet-segnet_small-{name}"
+    assert paths.run_name("s2snet", config, NETWORKS[1]) == f"s2snet-segnet_small-{name}"
 
 
 def test_shelf_finds_folders_and_flat_files(tmp_path):
-    shelf = runs.Shelf(tmp_path)
+    shelf = paths.Shelf(tmp_path)
     assert shelf.is_empty()
-    assert runs.Shelf(tmp_path / "nowhere").is_empty()
-    assert shelf.path("classifier", *NETWORKS) == tmp_path / "classifier-small_cnn" / runs.WEIGHTS
+    assert paths.Shelf(tmp_path / "nowhere").is_empty()
+    assert shelf.path("classifier", *NETWORKS) == tmp_path / "classifier-small_cnn" / paths.WEIGHTS
     flat = tmp_path / "classifier-small_cnn.safetensors"
     flat.touch()
     assert shelf.path("classifier", *NETWORKS) == flat
@@ -44,11 +44,11 @@ def test_shelf_finds_folders_and_flat_files(tmp_path):
 
 def test_a_folder_without_weights_is_empty(tmp_path):
     (tmp_path / "classifier-small_cnn" / "checkpoints").mkdir(parents=True)
-    assert runs.Shelf(tmp_path).is_empty()
-    (tmp_path / "classifier-small_cnn" / runs.WEIGHTS).touch()
-    assert not runs.Shelf(tmp_path).is_empty()
+    assert paths.Shelf(tmp_path).is_empty()
+    (tmp_path / "classifier-small_cnn" / paths.WEIGHTS).touch()
+    assert not paths.Shelf(tmp_path).is_empty()
 
 
 def test_released_weights_lie_in_the_project():
-    assert runs.released().is_dir()
-    assert runs.released().name == "released"
+    assert paths.released().is_dir()
+    assert paths.released().name == "released"
