@@ -127,7 +127,7 @@ GREY = torch.rand(20, 1, 8, 8)
     ({"stage2": {"labels": "clasifier"}}, r"stage2.labels=clasifier \(did you mean 'classifier'\?\)"),
     ({"stage2": {"cache": "memory"}}, "only of images that stay as they are; turn off stage2.shift=2"),
     ({"stage1": {"optimiser": "adm"}}, r"stage1.optimiser=adm \(did you mean 'adam'\?\)"),
-    ({"stage1": {"epochs": 0}}, "stage1.epochs=0: at least 1"),
+    ({"stage1": {"epochs": 0}}, "stage1.epochs=0: must be at least 1"),
     ({"autoencoder": "small_cnn"}, "autoencoder=small_cnn: allowed are segnet, segnet_small"),
     ({"autoencoder": nn.Flatten()}, "autoencoder=Flatten: allowed are segnet, segnet_small"),
     ({"autoencoder": models.build("segnet_small", **SMALL)}, "takes neither options nor stage1"),

@@ -1,4 +1,4 @@
-"""`python evaluate.py`: composes and checks the settings, evaluates, writes the report, prints the table."""
+"""Run `python evaluate.py`: compose and check the settings, evaluate, write the report, print the table."""
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -36,12 +36,12 @@ def _evaluate(config: DictConfig) -> None:
         )
         if folder is None or not is_first():
             return
-        found = checks.write(folder)
+        findings = checks.write(folder)
         page, audit = write_report(folder), write_audit(folder)
         summary(folder, remedies=checked.strict or checked.audit == "full")
         print(f"table:  {folder / 'table.csv'}\nreport: {page}" + (f"\naudit:  {audit}" if audit else ""))
-        if checked.strict and any(finding.verdict == checks.FAIL for finding in found):
-            raise ValueError("strict=true and the audit failed; the report says what, and what to do")
+        if checked.strict and any(finding.verdict == checks.FAIL for finding in findings):
+            raise ValueError("strict=true: the audit failed; the report names the failed checks and their remedies")
 
 
 def main() -> None:

@@ -165,7 +165,7 @@ def test_images_without_labels_train_stage_1_and_a_stage_2_that_needs_none(runs,
     ):
         train(*more, "stage=2", "output=two")
     more.append("recipes.stage2.labels=classifier")
-    with pytest.raises(ValueError, match=r"data.classes=null: images without labels don't say how many classes"):
+    with pytest.raises(ValueError, match=r"data.classes=null: unlabelled images do not determine the classifier's"):
         train(*more, "stage=2", "output=two")
     path = train(*more, "stage=2", "output=two", "data.classes=4")
     assert 0 <= weights.read_header(path)["metrics"]["accuracy"] <= 1

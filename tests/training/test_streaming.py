@@ -366,5 +366,5 @@ def test_a_run_without_a_length_ends_before_it_begins(folder):
 def test_codes_of_a_stream_are_not_kept(folder, trained):
     """Each time an image comes it is cut out elsewhere, so a kept code would be of another one."""
     kept = ["stage=2", f"runs={trained}", "recipes.stage2.shift=0", "data.flip=false", "recipes.stage2.cache=memory"]
-    with pytest.raises(ValueError, match=r"^recipes.stage2.cache=memory: a stream cuts its images out anywhere"):
+    with pytest.raises(ValueError, match=r"^recipes.stage2.cache=memory: a stream crops its images at random"):
         train(*words(folder, *kept))
