@@ -98,7 +98,7 @@ def test_image_files_of_three_channels_serve_and_damaged_ones_are_skipped(tmp_pa
     classifier = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Flatten(), nn.Linear(4 * 49, 2)).eval()
     tuned = purifier((classifier, photos))
     assert tuned.config["mean"] == [0.485, 0.456, 0.406] and tuned.header["input"]["size"] == 16
-    assert "damaged images, skipped: 2, named in runs/autoencoder/damaged.txt" in capfd.readouterr().err
+    assert "damaged images, skipped: 2, listed in runs/autoencoder/damaged.txt" in capfd.readouterr().err
 
 
 def test_classifiers_share_a_stage_1(own):

@@ -1,4 +1,4 @@
-"""The codes of the frozen encoder, kept over the epochs: stage 2 without augmentation computes each image's once."""
+"""Keep the codes of the frozen encoder over the epochs: stage 2 without augmentation computes each image's once."""
 
 import os
 import shutil
@@ -14,23 +14,23 @@ from s2snet.models.segnet import Code
 
 
 class Codes:
-    """What the frozen networks said of each training image, by the image's index: its code, and the label to learn.
+    """The code of each training image and the label to learn, by the image's index.
 
-    An image takes the bottleneck's bytes, two bits for each pooling window and eight bytes for the label; what comes
-    out is what went in, bit for bit. Kept in memory, or with a `folder` in a file there that has no name and goes with
-    the process: nothing stale is left by an interrupted run, and a resumed one fills it anew. Each of the `processes`
-    keeps its own. ValueError where all `count` images will not fit.
+    An image takes the bottleneck's bytes, two bits for each pooling window and eight bytes for the label. What is read
+    is what was written, bit for bit. Kept in memory, or with a `folder` in an unnamed file there that ends with the
+    process: an interrupted run leaves nothing stale, and a resumed one fills it again. Each of the `processes` keeps
+    its own. ValueError if `count` images do not fit.
     """
 
     def __init__(self, count: int, processes: int = 1, folder: Path | None = None):
         self.count, self.processes, self.folder = count, processes, folder
-        self.rows: dict[int, Tensor | int] = {}  # the bytes, or where they lie in the file
+        self.rows: dict[int, Tensor | int] = {}  # the bytes, or their position in the file
         self.file: BinaryIO | None = None
         self.size = 0  # bytes of a row
         self.like: Code | None = None  # a code of no images: shapes, type, memory format
 
     def put(self, index: Tensor, code: Code, labels: Tensor) -> None:
-        """Keeps the code and the label of each image that is not there yet."""
+        """Keep the code and the label of each image that is not there yet."""
         packed = torch.cat([as_bytes(code.bottleneck), pack(code), as_bytes(labels[:, None])], dim=1).cpu()
         if self.like is None:
             self.like = Code(code.bottleneck[:0], tuple(where[:0] for where in code.indices), code.sizes)
@@ -46,16 +46,16 @@ class Codes:
                 self.rows[image] = len(self.rows) * self.size
 
     def get(self, index: Tensor) -> tuple[Code, Tensor] | None:
-        """The codes and labels of these images on the device of `index`, or None unless all are there."""
-        found = [self.rows.get(image) for image in index.tolist()]
-        if any(row is None for row in found):
+        """Return the codes and labels of these images on the device of `index`, or None unless all are there."""
+        rows = [self.rows.get(image) for image in index.tolist()]
+        if any(row is None for row in rows):
             return None
-        packed = torch.stack(found if self.folder is None else [self._read(start) for start in found])
+        packed = torch.stack(rows if self.folder is None else [self._read(start) for start in rows])
         packed = packed.to(index.device)
         shape, kind = self.like.bottleneck.shape[1:], self.like.bottleneck.dtype
         end = shape.numel() * kind.itemsize
         bottleneck = from_bytes(packed[:, :end], kind).unflatten(1, shape)
-        # Kernels, and with them last bits, differ by the memory format.
+        # Kernels, and with them the last bits, differ between memory formats.
         if self.like.bottleneck.is_contiguous(memory_format=torch.channels_last):
             bottleneck = bottleneck.contiguous(memory_format=torch.channels_last)
         code = Code(bottleneck, unpack(packed[:, end:-8], self.like), self.like.sizes)
@@ -72,15 +72,15 @@ class Codes:
             there = shutil.disk_usage(self.folder).free
         if needed > there:
             raise ValueError(
-                f"recipes.stage2.cache={kind}: {self.count} codes of {self.size / 1e6:.2f} MB, kept {self.processes} "
-                f"time(s), take {needed / 1e9:.1f} GB; {where} {there / 1e9:.1f} GB; cache=none keeps none"
+                f"recipes.stage2.cache={kind}: {self.count} codes of {self.size / 1e6:.2f} MB in {self.processes} "
+                f"process(es) need {needed / 1e9:.1f} GB; {where} {there / 1e9:.1f} GB; use cache=none"
             )
         if self.folder is not None:
             self.file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115  open as long as this object
             weakref.finalize(self, self.file.close)
 
     def _write(self, start: int, row: Tensor) -> None:
-        # Not mapped into memory: on a full disk that would end the process by a signal, without a word.
+        # Not mapped into memory: on a full disk a signal would end the process without a message.
         rest = memoryview(row.numpy())
         while rest:
             try:
@@ -94,17 +94,17 @@ class Codes:
 
 
 def as_bytes(tensor: Tensor) -> Tensor:
-    """A tensor [B, ...] as bytes [B, N], in row-major order."""
+    """Return a tensor [B, ...] as bytes [B, N], in row-major order."""
     return tensor.flatten(1).contiguous().view(torch.uint8)
 
 
 def from_bytes(packed: Tensor, kind: torch.dtype) -> Tensor:
-    """The numbers [B, N] that `as_bytes` made these bytes of."""
-    return packed.clone(memory_format=torch.contiguous_format).view(kind)  # a copy lies where such numbers may lie
+    """Return the numbers [B, N] of these bytes, the inverse of `as_bytes`."""
+    return packed.clone(memory_format=torch.contiguous_format).view(kind)  # a copy is aligned for this type
 
 
 def pack(code: Code) -> Tensor:
-    """The pooling indices of a code as bytes [B, N], four to a byte: which of its window's 2 x 2 places each took."""
+    """Return the pooling indices of a code as bytes [B, N], four to a byte: each is a place in a 2 x 2 window."""
     if not code.indices:
         return torch.empty(len(code.bottleneck), 0, dtype=torch.uint8, device=code.bottleneck.device)
     choices = [
@@ -117,7 +117,7 @@ def pack(code: Code) -> Tensor:
 
 
 def unpack(packed: Tensor, like: Code) -> tuple[Tensor, ...]:
-    """The pooling indices that `pack` made these bytes of, in a code shaped as `like`."""
+    """Return the pooling indices of these bytes, the inverse of `pack`, in a code shaped like `like`."""
     choices = torch.stack([packed >> shift & 3 for shift in (0, 2, 4, 6)], dim=2).flatten(1)
     indices, start = [], 0
     for where, (_, width) in zip(like.indices, like.sizes, strict=bool(like.indices)):

@@ -1,4 +1,4 @@
-"""Stage 2: the decoder learns, through the frozen classifier, what the classifier needs (arXiv 1803.07994)."""
+"""Train stage 2: the decoder learns, through the frozen classifier, what the classifier needs (arXiv 1803.07994)."""
 
 from collections.abc import Iterable
 
@@ -15,21 +15,21 @@ from s2snet.training.stage import Stage
 
 
 class FinetuneDecoder(Stage):
-    """Cross-entropy of the frozen classifier f on D(E(x)); only D learns, E runs without a graph.
+    """The cross-entropy of the frozen classifier f on D(E(x)); only D learns, E runs without a graph.
 
-    As in the authors' release the decoder's BatchNorm is in training mode; encoder and classifier stay in eval mode
-    whatever Lightning calls, so that not even a running statistic of theirs moves.
+    As in the authors' release, the decoder's BatchNorm is in training mode. Encoder and classifier stay in eval mode
+    whatever Lightning calls, so that not even their running statistics change.
 
-    recipe: `labels` `truth`, or `classifier` for f's own predictions on x (needs no labels);
-    `reconstruction_weight` adds that much of the pixel error (0: none, as in the paper);
-    `cache` memory or disk keeps the codes over the epochs (codes.py), none computes them anew.
+    recipe: `labels` is `truth`, or `classifier` for f's own predictions on x, which needs no labels;
+    `reconstruction_weight` adds the squared error per pixel with this weight (0 in the paper);
+    `cache` memory or disk keeps the codes over the epochs (codes.py), none computes them in each epoch.
     """
 
     def __init__(self, autoencoder: nn.Module, classifier: nn.Module, recipe: Stage2Recipe, seed: int):
         super().__init__(recipe, seed)
         self.trained = autoencoder
         self.classifier = classifier
-        self.codes: Codes | None = None  # of recipe.cache; the loop sets it
+        self.codes: Codes | None = None  # the loop sets it if recipe.keeps_codes
         self.train()
 
     def train(self, mode: bool = True) -> "FinetuneDecoder":
@@ -55,7 +55,7 @@ class FinetuneDecoder(Stage):
         return loss
 
     def frozen(self, images: Tensor, labels: Tensor, index: Tensor) -> tuple[Code, Tensor]:
-        """What learns nothing: the encoder's code of each image and the labels to learn, computed or as kept."""
+        """Return the output of the frozen parts: the encoder's codes and the labels to learn, computed or kept."""
         kept = self.codes.get(index) if self.codes else None
         if kept:
             return kept
@@ -63,14 +63,14 @@ class FinetuneDecoder(Stage):
             code = self.trained.encode(images)
             if self.recipe.labels == "classifier":
                 labels = self.classifier(images).argmax(dim=1)
-        if self.codes:  # all of the batch was computed, though some may be there: other sizes round otherwise
+        if self.codes:  # the whole batch, even if some are there: another batch size rounds differently
             self.codes.put(index, code if self.trained.has_indices else code._replace(indices=()), labels)
         return code, labels
 
     def measure(self, batch) -> dict[str, Tensor]:
-        """Cross-entropy and accuracy of the defended classifier on one validation batch.
+        """Return cross-entropy and accuracy of the defended classifier on one validation batch.
 
-        For images without labels (-1) the classifier's own predictions on the clean ones stand in.
+        An image without a label (-1) takes the classifier's own prediction on the clean image.
         """
         images, labels, _ = batch
         with torch.no_grad():
