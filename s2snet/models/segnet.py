@@ -7,6 +7,7 @@ so their state dicts load key by key (`load_authors`). Widths and depths scale d
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,6 +36,36 @@ def unpool_by_indices(values: Tensor, indices: Tensor, size: tuple[int, int]) ->
     """
     flat = values.new_zeros(*values.shape[:2], size[0] * size[1])
     return flat.scatter(2, indices.flatten(2), values.flatten(2)).unflatten(2, size)
+
+
+def pack_indices(code: Code) -> Tensor:
+    """Return a code's pooling indices as bytes [B, N], two bits each: which of its window's 2 x 2 places each took."""
+    choices = [
+        (indices // width % 2 * 2 + indices % width % 2).to(torch.uint8).flatten(1)
+        for indices, (_, width) in zip(code.indices, code.sizes, strict=True)
+    ]
+    choices = torch.cat(choices, dim=1)
+    choices = functional.pad(choices, (0, -choices.shape[1] % 4)).unflatten(1, (-1, 4))
+    return choices[..., 0] | choices[..., 1] << 2 | choices[..., 2] << 4 | choices[..., 3] << 6
+
+
+def unpack_indices(
+    packed: Tensor, shapes: Sequence[tuple[int, int, int]], sizes: Sequence[tuple[int, int]]
+) -> tuple[Tensor, ...]:
+    """Return the indices that `pack_indices` turned into bytes.
+
+    Each pooling's have a shape (C, h, w), and it pooled values of a size (H, W).
+    """
+    choices = torch.stack([packed >> shift & 3 for shift in (0, 2, 4, 6)], dim=2).flatten(1)
+    indices, start = [], 0
+    for (channels, height, width), (_, full_width) in zip(shapes, sizes, strict=True):
+        count = channels * height * width
+        choice = choices[:, start : start + count].unflatten(1, (channels, height, width)).long()
+        start += count
+        rows = torch.arange(height, device=packed.device)[:, None] * 2
+        columns = torch.arange(width, device=packed.device) * 2
+        indices.append((rows + (choice >> 1)) * full_width + columns + (choice & 1))
+    return tuple(indices)
 
 
 def soft_shares(x: Tensor, temperature: float) -> Tensor:
@@ -157,6 +188,7 @@ class SegNet(nn.Module):
         self.normalisation = Normalisation(mean, std, channels)
         self.encoder = Encoder(channels, widths, convs, bn_momentum)
         self.decoder = Decoder(channels, widths, convs, unpool, bn_momentum)
+        self.widths = tuple(widths)
         self.minimum_side = 2 ** len(widths)
 
     @property
@@ -180,6 +212,18 @@ class SegNet(nn.Module):
 
     def decode(self, code: Code) -> Tensor:
         return self.normalisation.undo(self.decoder(code))
+
+    def pack(self, code: Code) -> Code:
+        """Return the code as it is cached: its indices, if the decoder reads any, as bytes in one tensor [B, N]."""
+        return code._replace(indices=(pack_indices(code),) if self.has_indices else ())
+
+    def unpack(self, packed: Code) -> Code:
+        """Return the code that `pack` was given, without indices if the decoder reads none."""
+        if not self.has_indices:
+            return packed
+        (choices,) = packed.indices
+        shapes = [(width, side[0] // 2, side[1] // 2) for width, side in zip(self.widths, packed.sizes, strict=True)]
+        return packed._replace(indices=unpack_indices(choices, shapes, packed.sizes))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.decode(self.encode(images))
