@@ -23,6 +23,7 @@ from s2snet.models.small_cnn import SmallCNN
 from s2snet.models.subspace import Subspace
 from s2snet.models.timm_classifier import timm_classifier, timm_weights
 from s2snet.models.torchvision_classifier import torchvision_classifier, torchvision_weights
+from s2snet.models.unet import UNet
 from s2snet.models.vgg16 import transplant_vgg16
 
 CLASSIFIERS = {
@@ -38,7 +39,7 @@ CLASSIFIERS = {
 }
 # Whose weights have names of their own: (arch, name) -> where they are and the input they are for.
 ENTRIES = {"torchvision": torchvision_weights, "timm": timm_weights}
-AUTOENCODERS = {"segnet": SegNet, "segnet_small": segnet_small}
+AUTOENCODERS = {"segnet": SegNet, "segnet_small": segnet_small, "unet": UNet}
 PURIFIERS = AUTOENCODERS | {  # those that are not trained in stages too
     "bit_depth": BitDepth,
     "subspace": Subspace,
@@ -60,6 +61,7 @@ __all__ = [
     "SegNet",
     "SmallCNN",
     "Subspace",
+    "UNet",
     "build",
     "freeze",
     "load_authors",

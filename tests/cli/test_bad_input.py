@@ -129,7 +129,7 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", "stage=2 from_autoencoder=truncated.safetensors",
      "truncated.safetensors: truncated or not a .safetensors file (...)"),
     ("train", "stage=2 from_autoencoder=classifier.safetensors",
-     "classifier.safetensors: holds a small_cnn; stage 2 needs autoencoder weights there (segnet, segnet_small)"),
+     "classifier.safetensors: holds a small_cnn; stage 2 needs autoencoder weights there (segnet, segnet_small, unet)"),
     ("train", "stage=2 from_autoencoder=text.safetensors",
      "text.safetensors: truncated or not a .safetensors file (...)"),
     ("train", "stage=2 from_autoencoder=hf://user/file",
