@@ -82,6 +82,8 @@ def _published(settings, wanted: str, note: Callable[[str], None]) -> tuple[nn.M
 def begin_with_vgg16(autoencoder: nn.Module, settings) -> int:
     """Puts the VGG16 of `from_vgg16`, a file or an entry of torchvision, into the encoder; returns how many tensors."""
     wanted = settings.from_vgg16
+    if not isinstance(autoencoder, models.SegNet):
+        raise ValueError(f"from_vgg16={wanted}: for a SegNet; autoencoder={autoencoder.config['name']} is none")
     path = _file(wanted, settings.data_root)
     path = path or download(models.torchvision_weights("vgg16", wanted, "from_vgg16"), settings.data_root)
     state = weights.read_tensors(path)

@@ -113,7 +113,7 @@ def as_bytes(tensor: Tensor) -> Tensor:
 
 def from_bytes(packed: Tensor, like: Tensor) -> Tensor:
     """Return the tensor that `as_bytes` turned into these bytes, of the type, shape and memory format of `like`."""
-    packed = packed.clone(memory_format=torch.contiguous_format)  # a slice may start where no such number may
+    packed = packed.clone(memory_format=torch.contiguous_format)  # a slice's start may not be aligned to the type
     tensor = packed.view(like.dtype).view(-1, *like.shape[1:])
     # Kernels, and with them last bits, differ by the memory format.
     if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):

@@ -1,10 +1,13 @@
 """The residual U-Net: the identity to begin with, any size, and noise in stage 1 only."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional
 
 from s2snet.models import Defended, build, freeze
+from s2snet.store import networks
 from s2snet.threats import ROUTES
 
 SMALL = {"widths": [4, 6, 8]}
@@ -93,3 +96,11 @@ def test_bad_options_are_one_line(options, line):
 def test_too_small_a_side_is_one_line():
     with pytest.raises(ValueError, match=r"^images of 3 x 9 are too small for 2 poolings: .* at least 4\. Pad or"):
         tuned()(images(1, 1, 3, 9))
+
+
+def test_weights_for_a_segnet_are_refused_in_one_line():
+    settings = SimpleNamespace(from_vgg16="vgg.pth", autoencoder=build("unet", **SMALL).config, data_root=None)
+    with pytest.raises(ValueError, match=r"^from_vgg16=vgg.pth: for a SegNet; autoencoder=unet is none$"):
+        networks.begin_with_vgg16(build("unet", **SMALL), settings)
+    with pytest.raises(ValueError, match=r"^authors.pth: a state dict for a SegNet; autoencoder=unet is none$"):
+        networks.load_autoencoder("authors.pth", settings)
