@@ -56,12 +56,17 @@ def test_a_file_rebuilds_it(tmp_path):
     assert weights.load(path).config == {"name": "subspace", "channels": 1, "size": 16, "dimensions": 3}
 
 
-FEW = ("classifier.weights=random", "defence=[none,subspace]", "images=12", "attack=[fgsm]", "budgets.linf=[8/255]", "audit=off")
+FEW = ("classifier.weights=random", "defence=[none,subspace]", "images=12", "attack=[fgsm]", "audit=off")
 
 
 def test_it_stands_in_the_table_with_its_worst_case(tmp_path):
     _, path = left(tmp_path)
-    given = (f"defence.subspace.purifier={path}", "threat.white_box.fit_steps=5", f"output={tmp_path / 'result'}")
+    given = (
+        "budgets.linf=[8/255]",
+        f"defence.subspace.purifier={path}",
+        "threat.white_box.fit_steps=5",
+        f"output={tmp_path / 'result'}",
+    )
     folder, said = evaluate(*FEW, *given, explicit=True)
     lines = [line for line in read_table(folder / "table.csv") if line["defence"] == "subspace"]
     assert {line["threat"] for line in lines} >= {"clean", "gray_box", "white_box", "worst_case"}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import train
 
-from s2snet import models
+from s2snet import models, train_purifier
 from s2snet.models.segnet import Encoder
 from s2snet.store import weights
 from s2snet.training.codes import Codes
@@ -147,3 +147,23 @@ def test_weights_are_the_same_bit_for_bit(unpool, labels, batch_size, caches, tr
         assert not [key for key, tensor in plain.items() if not torch.equal(tensor, kept[key])], cache
     if batch_size == 431:
         assert passes == {"none": 9, "memory": 3, "disk": 3}
+
+
+def test_a_unet_trains_in_both_stages_and_the_same_with_kept_codes(tmp_path):
+    """Nothing of SegNet is needed: another code, no indices, no BatchNorm."""
+    torch.manual_seed(0)
+    classifier = models.build("small_cnn", widths=[4], classes=3).eval()
+    images = torch.rand(40, 1, 9, 8), torch.arange(40) % 3
+    states = {}
+    for cache in ("none", "memory"):
+        output = tmp_path / cache
+        tuned = train_purifier(
+            classifier, images, "unet", options={"widths": [4, 6]}, output=output, device="cpu", progress=False,
+            stage1={"epochs": 1}, stage2={"epochs": 2, "shift": 0, "batch_size": 9, "cache": cache},
+        )  # fmt: skip
+        begun = weights.load(output / "autoencoder" / "weights.safetensors")
+        states[cache] = tuned.state_dict()
+        assert all(map(torch.equal, tuned.encoder.state_dict().values(), begun.encoder.state_dict().values()))
+        assert begun.decoder.conv_final.weight.any()  # stage 1 has left the identity, by its noise
+        assert not torch.equal(tuned.decoder.conv_final.weight, begun.decoder.conv_final.weight)
+    assert all(torch.equal(tensor, states["memory"][key]) for key, tensor in states["none"].items())
