@@ -1,6 +1,7 @@
 """`s2snet.train_purifier` and `s2snet.evaluate`: for scripts and notebooks, on modules and data of one's own."""
 
 import copy
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from s2snet import checks, models
 from s2snet.config.choices import choose
-from s2snet.config.recipe import check
+from s2snet.config.evaluation import Threat
+from s2snet.config.option import check
+from s2snet.config.recipe import Stage1Recipe, Stage2Recipe
 from s2snet.config.runtime import Trainer
 from s2snet.data import ImageFiles, Images, Shards, Streamed, carved
 from s2snet.data.files import readable
@@ -29,42 +32,6 @@ from s2snet.store.defences import Defence
 
 if TYPE_CHECKING:
     import pandas
-
-# What a threat is when only its name is given; conf/threat/NAME.yaml says the same and explains.
-_THREAT = {
-    "routes": ["exact", "identity", "soft", "learned", "affine", "eot"],
-    "temperature": 0.1,
-    "fit_steps": 300,
-    "smoothing": 0.05,
-    "draws": 8,
-    "sources": None,
-}
-
-# How each stage is trained when nothing is said; conf/recipe/stage1.yaml and stage2.yaml say the same and explain.
-_RECIPE = {
-    "epochs": 16,
-    "batch_size": 64,
-    "optimiser": "adam",
-    "lr": 4e-3,
-    "momentum": 0.9,
-    "weight_decay": 0.0,
-    "schedule": "poly",
-    "clip": None,
-    "accumulate": 1,
-    "warmup": 0,
-    "ema": None,
-    "batch_norm": "train",
-    "shift": 2,
-    "flip": False,
-    "scale": None,
-    "early_stopping": None,
-    "patience": 10,
-    "save_every": None,
-}
-_RECIPES = {
-    "1": _RECIPE,
-    "2": _RECIPE | {"lr": 5e-3, "labels": "truth", "reconstruction_weight": 0.0, "cache": "none"},
-}
 
 
 def train_purifier(
@@ -110,7 +77,7 @@ def train_purifier(
     choose("autoencoder", autoencoder if shared is None else _kind(shared), models.AUTOENCODERS)
     if shared is not None and (classifier is None or options or stage1):
         raise ValueError("a trained autoencoder has its options and its stage 1 behind it: give a classifier alone")
-    recipes = {"1": _recipe("1", stage1), "2": _recipe("2", stage2)}
+    recipes = {"1": _recipe(Stage1Recipe, "stage1", stage1), "2": _recipe(Stage2Recipe, "stage2", stage2)}
     splits = carved(_images(images, None), validation_every)
     channels, size = _goes_with(classifier, splits.train, recipes["2"])
     facts = {"channels": channels, "mean": splits.train.mean or (0.5,), "std": splits.train.std or (0.5,)}
@@ -166,12 +133,10 @@ def _kind(module: nn.Module) -> str:
     return getattr(module, "config", {}).get("name") or type(module).__name__
 
 
-def _recipe(stage: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+def _recipe(kind: type, name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
     for key in given or {}:
-        choose(f"stage{stage}'s recipe", key, _RECIPES[stage])
-    recipe = {**_RECIPES[stage], **(given or {})}
-    check(stage, recipe)
-    return recipe
+        choose(f"{name}'s key", key, [item.name for item in dataclasses.fields(kind)])
+    return dataclasses.asdict(check(kind(**(given or {})), name))
 
 
 def _goes_with(
@@ -234,7 +199,7 @@ def evaluate(
     modules = dict(defended) if isinstance(defended, Mapping) else {"defended": defended}
     test = _images(loader, classes)
     job_attacks = {label: {"name": label, **options} for label, options in _named(attacks).items()}
-    job_threats = {label: {"name": label, **_THREAT, **options} for label, options in _named(threats).items()}
+    job_threats = {label: vars(Threat(**{"name": label, **options})) for label, options in _named(threats).items()}
     with tempfile.TemporaryDirectory() as temporary:
         job = Job(
             name=type(getattr(test, "source", test)).__name__,

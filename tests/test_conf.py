@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from dataclasses import replace
 
 import pytest
 from omegaconf import OmegaConf
@@ -71,8 +72,7 @@ def test_every_choice_of_every_group_composes(group, choice):
             assert list(getattr(settings, group)) == [choice]
         elif group not in ("experiment", "hydra", "recipe", "trainer"):
             chosen = getattr(settings, group)
-            name = chosen["name"] if isinstance(chosen, dict) else chosen.name
-            assert choice in (name, isinstance(chosen, dict) and chosen.get("arch"))
+            assert choice in (chosen.name, getattr(chosen, "options", {}).get("arch"))
 
 
 def test_every_file_is_a_choice_of_a_known_group():
@@ -118,8 +118,9 @@ def test_an_attacks_file_has_its_options_and_defaults(name):
 def test_a_variants_file_is_its_attack_with_its_options(name):
     attack, options = VARIANTS[name]
     of_attack = checked("evaluate", f"attack=[{attack}]").attack[attack]
-    assert checked("evaluate", f"attack=[{name}]").attack == {name: {**of_attack, **options}}
-    assert any(of_attack[option] != value for option, value in options.items())
+    changed = {**of_attack.options, **options}
+    assert checked("evaluate", f"attack=[{name}]").attack == {name: replace(of_attack, options=changed)}
+    assert any(of_attack.options[option] != value for option, value in options.items())
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -137,29 +138,28 @@ def test_a_studys_file_has_its_options_and_defaults(name):
 def test_a_networks_file_has_all_its_options(group, registry):
     for name, network in registry.items():
         given = getattr(checked("train", f"{group}={name}"), group)
-        assert set(given) == {"name", *inspect.signature(network).parameters}
+        assert set(given.options) == set(inspect.signature(network).parameters)
         if name not in ("segnet", "torchvision", "timm", "custom"):  # a second to make; or they need a name first
-            assert models.build(**given).config == given
+            assert models.build(**given.config).config == given.config
 
 
 def test_shortcuts_are_torchvisions_networks():
     for name in SHORTCUTS["classifier"]:
-        assert checked("train", f"classifier={name}").classifier == {
-            **checked("train", "classifier=torchvision").classifier, "arch": name
-        }  # fmt: skip
+        of_any = checked("train", "classifier=torchvision").classifier.options
+        assert checked("train", f"classifier={name}").classifier.options == {**of_any, "arch": name}
 
 
 def test_the_full_segnet_is_the_authors():
     import torch
 
     with torch.device("meta"):
-        segnet = models.build(**checked("train", "autoencoder=segnet", "data.channels=3").autoencoder)
+        segnet = models.build(**checked("train", "autoencoder=segnet", "data.channels=3").autoencoder.config)
     assert sum(parameter.numel() for parameter in segnet.parameters()) == 29_480_259
 
 
 def test_the_split_is_a_fact_in_the_config():
     text = (conf_dir() / "data" / "digits.yaml").read_text()
-    facts = checked("train").data
+    facts = checked("train").data.options
     assert (facts["test_every"], facts["validation_every"]) == (5, 10)
     for number in ("360", "1,437", "144"):
         assert number in text

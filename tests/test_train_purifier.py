@@ -14,6 +14,8 @@ from trees import damage, plant
 
 import s2snet
 from s2snet import api, data, models
+from s2snet.cli.settings import train_settings
+from s2snet.config.recipe import Stage1Recipe, Stage2Recipe
 from s2snet.models import freeze
 from s2snet.store import weights
 from s2snet.training.stage import Stage
@@ -39,7 +41,8 @@ def purifier(own, **changed):
 
 @pytest.mark.parametrize("stage", ["1", "2"])
 def test_the_default_recipes_are_those_of_the_command_line(stage):
-    assert api._RECIPES[stage] == dict(composed("train").recipes[f"stage{stage}"])
+    kind = {"1": Stage1Recipe, "2": Stage2Recipe}[stage]
+    assert kind() == getattr(train_settings(composed("train")).recipes, f"stage{stage}")
 
 
 def test_both_stages_leave_weights_and_the_classifier_is_as_it_was(own):
@@ -120,11 +123,11 @@ GREY = torch.rand(20, 1, 8, 8)
 
 
 @pytest.mark.parametrize("changed, line", [
-    ({"stage2": {"label": "truth"}}, r"stage2's recipe=label \(did you mean 'labels'\?\): allowed are "),
-    ({"stage2": {"labels": "clasifier"}}, r"recipes.stage2.labels=clasifier \(did you mean 'classifier'\?\)"),
-    ({"stage2": {"cache": "memory"}}, "codes can be kept of images that stay as they are; recipes.stage2.shift=2 must"),
-    ({"stage1": {"optimiser": "adm"}}, r"recipe's optimiser=adm \(did you mean 'adam'\?\)"),
-    ({"stage1": {"epochs": 0}}, "epochs=0 in the recipe of stage 1: at least 1"),
+    ({"stage2": {"label": "truth"}}, r"stage2's key=label \(did you mean 'labels'\?\): allowed are "),
+    ({"stage2": {"labels": "clasifier"}}, r"stage2.labels=clasifier \(did you mean 'classifier'\?\)"),
+    ({"stage2": {"cache": "memory"}}, "only of images that stay as they are; turn off stage2.shift=2"),
+    ({"stage1": {"optimiser": "adm"}}, r"stage1.optimiser=adm \(did you mean 'adam'\?\)"),
+    ({"stage1": {"epochs": 0}}, "stage1.epochs=0: at least 1"),
     ({"autoencoder": "small_cnn"}, "autoencoder=small_cnn: allowed are segnet, segnet_small"),
     ({"autoencoder": nn.Flatten()}, "autoencoder=Flatten: allowed are segnet, segnet_small"),
     ({"autoencoder": models.build("segnet_small", **SMALL)}, "has its options and its stage 1 behind it"),

@@ -11,54 +11,53 @@ from torch import nn
 
 from s2snet import data
 from s2snet.analysis import STUDIES, Bench
+from s2snet.config.analysis import AnalyseCommand
+from s2snet.config.networks import Classifier
 from s2snet.evaluation.from_settings import find_defences
 from s2snet.store import networks
 from s2snet.store.defences import Defence, shelf
 
 
-def analyse(settings, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]) -> Path:
+def analyse(config: AnalyseCommand, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]) -> Path:
     """Runs the studies that the settings name, one after the other; returns the folder that holds their pages.
 
     `explicit` says that the user named the defences, so that one without weights is an error and not left out.
     """
-    splits = data.load_chosen(settings)
+    splits = data.load(config.data.name, config.data_root, **config.data.options)
+    config = config.with_classes(len(splits.test.classes))
     if not splits.labelled:
-        raise ValueError(f"data={settings.data['name']} has no labels: studies need them")
+        raise ValueError(f"data={config.data.name} has no labels: studies need them")
     notes: list[str] = []
 
     @cache
     def find() -> list[Defence]:
-        return find_defences(settings, splits, explicit, notes, say)
+        return find_defences(config, splits, explicit, notes, say)
 
-    def network(noted: list[str], config: Mapping[str, Any]) -> nn.Module:
+    def network(noted: list[str], entry: Mapping[str, Any]) -> nn.Module:
         def note(text: str) -> None:
             noted.append(text)
             say(f"note: {text}")
 
-        config = dict(config)
-        published = config.pop("weights", None)
-        chosen = replace(settings, classifier=config)
-        chosen.published = published
-        found = shelf(settings.weights, settings.runs, settings.data["name"])
+        chosen = replace(config, classifier=Classifier.of(entry))
+        found = shelf(config.weights, config.runs, config.data.name)
         return networks.find_classifier(chosen, found, note)[0]
 
-    output = Path(settings.output)
-    for label, options in settings.study.items():
-        options = dict(options)
-        name = options.pop("name", label)
+    output = Path(config.output)
+    for chosen in config.study.values():
+        name, options = chosen.name, chosen.options
         study = STUDIES[name]
         noted: list[str] = []  # of classifiers that the study itself asked for
         bench = Bench(
             study=name,
             version=study.version,
-            data=settings.data["name"],
+            data=config.data.name,
             splits=splits,
             folder=output / "analysis" / name,
             find=find,
             network=partial(network, noted),
-            seed=settings.seed,
-            device=_device(settings.trainer.accelerator),
-            progress=settings.trainer.progress,
+            seed=config.seed,
+            device=_device(config.trainer.accelerator),
+            progress=config.trainer.progress,
             say=say,
         )
         say(f"study {name}: {bench.folder}")

@@ -1,65 +1,136 @@
-"""What the recipe of a training stage may say, from the command line or from Python. Imports no torch."""
+"""The recipes: how each stage of a training is optimised, as defaults for digits on a CPU."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from s2snet.config.choices import choose
-
-# What each stage measures on the validation images, and can stop early by.
-MEASURED = {
-    "classifier": ("val_loss", "val_accuracy"),
-    "1": ("val_loss", "val_psnr"),
-    "2": ("val_loss", "val_accuracy"),
-    "adversarial": ("val_accuracy", "val_adversarial_error"),
-}
-LEAST = {
-    "epochs": 1,
-    "batch_size": 1,
-    "lr": 0,
-    "weight_decay": 0,
-    "clip": 0,
-    "accumulate": 1,
-    "warmup": 0,
-    "shift": 0,
-    "patience": 1,
-    "save_every": 1,
-}
+from s2snet.config.option import option
+from s2snet.config.pixels import Pixels, linf
 
 
-def check(stage: str, recipe: dict[str, Any]) -> None:
-    """ValueError, in one line, for a value that the stage cannot be trained by, and for two that exclude each other."""
-    choose("recipe's optimiser", recipe["optimiser"], ("adam", "adamw", "sgd"))
-    choose("recipe's schedule", recipe["schedule"], ("constant", "cosine", "poly"))
-    choose("recipe's batch_norm", recipe["batch_norm"], ("train", "eval"))
-    if stage == "2":
-        choose("recipes.stage2.labels", recipe["labels"], ("truth", "classifier"))
-        choose("recipes.stage2.cache", recipe["cache"], ("none", "memory", "disk"))
-        _same_image_each_epoch(recipe)
-    _crop(recipe["scale"])
-    for key, least in LEAST.items():
-        if recipe[key] is not None and not recipe[key] >= least:
-            raise ValueError(f"{key}={recipe[key]} in the recipe of stage {stage}: at least {least}")
-    if recipe["ema"] is not None and not 0 < recipe["ema"] < 1:
-        raise ValueError(f"ema={recipe['ema']} in the recipe of stage {stage}: above 0 and below 1, or null")
-    if recipe["early_stopping"] is not None:
-        choose("recipe's early_stopping", recipe["early_stopping"], MEASURED[stage])
-
-
-def _same_image_each_epoch(recipe: dict[str, Any]) -> None:
-    """ValueError where codes are to be kept and augmentation would make other images of the same ones."""
-    moved = [f"recipes.stage2.{key}={recipe[key]}" for key in ("shift", "flip", "scale") if recipe[key]]
-    if recipe["cache"] != "none" and moved:
-        raise ValueError(
-            f"recipes.stage2.cache={recipe['cache']}: codes can be kept of images that stay as they are; "
-            f"{', '.join(moved)} must be off"
-        )
-
-
-def _crop(scale: Any) -> None:
-    """ValueError for a scale that is neither null nor two shares of an image's area."""
+def _crop(name: str, scale: Any) -> list[float] | None:
+    """Return the least and the most share of a random crop; ValueError for anything else than two such numbers."""
     if scale is None:
-        return
+        return None
     numbers = isinstance(scale, list | tuple) and len(scale) == 2 and all(type(s) in (int, float) for s in scale)
     if not numbers or not 0 < scale[0] <= scale[1] <= 1:
-        raise ValueError(
-            f"recipe's scale={scale}: null, or the least and the most share of the area, such as [0.08, 1.0]"
-        )
+        raise ValueError(f"{name}={scale}: null, or the least and the most share of the area, such as [0.08, 1.0]")
+    return list(scale)
+
+
+@dataclass
+class Recipe:
+    """What every stage needs. `metrics` are what the stage measures on the validation images."""
+
+    metrics: ClassVar[tuple[str, ...]] = ()
+
+    epochs: int = option(16, at_least=1, help="passes over the training images")
+    batch_size: int = option(64, at_least=1, help="images per batch and device")
+    optimiser: str = option("adam", choices=("adam", "adamw", "sgd"), help="adam, adamw, sgd")
+    lr: float = option(4e-3, at_least=0, help="learning rate at the start of the schedule")
+    momentum: float = option(0.9, help="sgd only")
+    weight_decay: float = option(0.0, at_least=0, help="as the optimiser defines it")
+    schedule: str = option(
+        "poly", choices=("constant", "cosine", "poly"), help="constant, cosine, poly: (1 - step / steps) ** 0.9"
+    )
+    clip: float | None = option(None, at_least=0, help="gradient norm above which the gradient is scaled down")
+    accumulate: int = option(1, at_least=1, help="batches per optimiser step; the schedule counts steps")
+    warmup: int = option(0, at_least=0, help="steps in which lr rises linearly, before the schedule")
+    ema: float | None = option(
+        None,
+        above=0,
+        below=1,
+        help="decay of a moving average of the weights, such as 0.999; the average is validated and saved",
+    )
+    batch_norm: str = option(
+        "train",
+        choices=("train", "eval"),
+        help="train, or eval: statistics stay as they are, for small batches and for equal runs on any ranks",
+    )
+    shift: int = option(0, at_least=0, help="random translation in pixels, if scale is null")
+    flip: bool = option(False, help="mirror every other image at random")
+    scale: Any = option(
+        None, parse=_crop, help="random resized crop: least and most share of the image, such as [0.08, 1.0]"
+    )
+    early_stopping: str | None = option(
+        None, help="a validation metric of the stage, such as val_loss; the best weights are kept"
+    )
+    patience: int = option(10, at_least=1, help="epochs without an improvement before early stopping")
+    save_every: int | None = option(None, at_least=1, help="steps between checkpoints; null saves after each epoch")
+
+    def check_together(self, name: str) -> None:
+        """ValueError, in one line, for a metric that the stage does not measure."""
+        if self.early_stopping is not None:
+            choose(f"{name}.early_stopping", self.early_stopping, self.metrics)
+
+
+@dataclass
+class ClassifierRecipe(Recipe):
+    """Cross-entropy of a classifier; a minute on two cores."""
+
+    metrics = ("val_loss", "val_accuracy")
+
+    epochs: int = option(24, at_least=1, help="passes over the training images")
+    batch_size: int = option(32, at_least=1, help="images per batch and device")
+    label_smoothing: float = option(0.0, at_least=0, below=1, help="share of each label that goes to all classes")
+
+
+@dataclass
+class Stage1Recipe(Recipe):
+    """Squared error per pixel of the autoencoder; labels are not used."""
+
+    metrics = ("val_loss", "val_psnr")
+
+    shift: int = option(2, at_least=0, help="random translation in pixels, if scale is null")
+
+
+@dataclass
+class Stage2Recipe(Recipe):
+    """Cross-entropy of the frozen classifier on the purified image; only the decoder learns."""
+
+    metrics = ("val_loss", "val_accuracy")
+
+    lr: float = option(5e-3, at_least=0, help="learning rate at the start of the schedule")
+    shift: int = option(2, at_least=0, help="random translation in pixels, if scale is null")
+    labels: str = option(
+        "truth",
+        choices=("truth", "classifier"),
+        help="truth, or classifier: its own predictions on the clean image",
+    )
+    reconstruction_weight: float = option(0.0, help="weight of the squared error per pixel, added to the loss")
+    cache: str = option(
+        "none",
+        choices=("none", "memory", "disk"),
+        help="memory, disk: the encoder's code of each image is computed once and kept; needs shift, flip, scale off",
+    )
+
+    def check_together(self, name: str) -> None:
+        """ValueError, in one line, if codes are to be kept of images that augmentation changes."""
+        super().check_together(name)
+        moved = [f"{name}.{key}={getattr(self, key)}" for key in ("shift", "flip", "scale") if getattr(self, key)]
+        if self.cache != "none" and moved:
+            raise ValueError(
+                f"{name}.cache={self.cache}: codes can be kept only of images that stay as they are; "
+                f"turn off {', '.join(moved)}"
+            )
+
+
+@dataclass
+class AdversarialRecipe(Recipe):
+    """Half clean images, half FGSM examples against the current weights (arXiv 1412.6572, section 6)."""
+
+    metrics = ("val_accuracy", "val_adversarial_error")
+
+    shift: int = option(1, at_least=0, help="random translation in pixels, if scale is null")
+    alpha: float = option(0.5, help="weight of the clean half")
+    eps: Pixels = option(8 / 255, parse=linf, help="Linf radius of the examples, pixels in [0, 1]")
+
+
+@dataclass
+class Recipes:
+    """One recipe per stage."""
+
+    classifier: ClassifierRecipe = option(ClassifierRecipe, help="of stage=classifier")
+    stage1: Stage1Recipe = option(Stage1Recipe, help="of stage=1")
+    stage2: Stage2Recipe = option(Stage2Recipe, help="of stage=2")
+    adversarial: AdversarialRecipe = option(AdversarialRecipe, help="of stage=adversarial")

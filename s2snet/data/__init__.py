@@ -25,7 +25,7 @@ DATA = {
     "webdataset": webdataset,
 }
 
-__all__ = ["DATA", "ImageFiles", "Images", "Shards", "Splits", "Streamed", "carved", "load", "load_chosen"]
+__all__ = ["DATA", "ImageFiles", "Images", "Shards", "Splits", "Streamed", "carved", "load"]
 
 
 def load(name: str, data_root: str | Path | None = None, **options: Any) -> Splits:
@@ -43,12 +43,3 @@ def load(name: str, data_root: str | Path | None = None, **options: Any) -> Spli
     if "data_root" in allowed:
         options["data_root"] = data_root
     return DATA[name](**options)
-
-
-def load_chosen(settings: Any) -> Splits:
-    """The splits that a command's settings name. Classes that those leave to be counted stand in them afterwards."""
-    splits = load(data_root=settings.data_root, **settings.data)
-    for chosen in (settings.data, settings.classifier):
-        if "classes" in chosen and chosen["classes"] is None:
-            chosen["classes"] = len(splits.test.classes) or None
-    return splits

@@ -7,6 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from s2snet import data
+from s2snet.config.analysis import AnalyseCommand
+from s2snet.config.evaluation import EvaluateCommand
 from s2snet.evaluation.forecast import forecast
 from s2snet.evaluation.run import Job, run
 from s2snet.models.check_input import check_input
@@ -15,39 +17,42 @@ from s2snet.store import networks
 from s2snet.store.defences import Defence
 
 
-def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]) -> Path | None:
+def evaluate(
+    config: EvaluateCommand, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]
+) -> Path | None:
     """Evaluates what the settings name; returns the result folder, or None where only the plan was asked for.
 
     `explicit` says that the user named the defences, so that one without weights is an error and not left out.
     """
-    splits = data.load_chosen(settings)
+    splits = data.load(config.data.name, config.data_root, **config.data.options)
+    config = config.with_classes(len(splits.test.classes))
     if not splits.labelled:
-        raise ValueError(f"data={settings.data['name']} has no labels: an evaluation needs them")
+        raise ValueError(f"data={config.data.name} has no labels: an evaluation needs them")
     notes: list[str] = []
-    defences = find_defences(settings, splits, explicit, notes, say)
+    defences = find_defences(config, splits, explicit, notes, say)
     job = Job(
-        name=settings.data["name"],
+        name=config.data.name,
         images=splits.test,
         train=_to_fit(splits),
         defences=defences,
-        threats={label: vars(threat) for label, threat in settings.threat.items()},
-        attacks=settings.attack,
-        budgets=settings.budgets,
-        adversarial=settings.adversarial,
-        output=Path(settings.output),
-        count=settings.images,
-        seeds=settings.seed,
-        chunk=settings.chunk,
-        keep=settings.keep,
-        samples=settings.samples,
-        fast=settings.fast,
-        audit=settings.audit,
-        trainer=settings.trainer,
+        threats={label: vars(threat) for label, threat in config.threat.items()},
+        attacks={label: attack.config for label, attack in config.attack.items()},
+        budgets=config.budgets,
+        adversarial=config.adversarial,
+        output=Path(config.output),
+        count=config.images,
+        seeds=config.seed,
+        chunk=config.chunk,
+        keep=config.keep,
+        samples=config.samples,
+        fast=config.fast,
+        audit=config.audit,
+        trainer=config.trainer,
         command=command,
         config=config_yaml,
         notes=notes,
     )
-    if settings.plan:
+    if config.plan:
         forecast(job)
         return None
     return run(job, say)
@@ -60,13 +65,17 @@ def _to_fit(splits: data.Splits) -> data.Images | data.ImageFiles | None:
 
 
 def find_defences(
-    settings, splits: data.Splits, explicit: bool, notes: list[str], say: Callable[[str], None]
+    config: EvaluateCommand | AnalyseCommand,
+    splits: data.Splits,
+    explicit: bool,
+    notes: list[str],
+    say: Callable[[str], None],
 ) -> list[Defence]:
     """The defences that the settings name, checked against the data; what a reader must know goes into `notes`.
 
     One without weights is left out with a note, or, where they were named (`explicit`), a FileNotFoundError.
     """
-    shelf = defending.shelf(settings.weights, settings.runs, settings.data["name"])
+    shelf = defending.shelf(config.weights, config.runs, config.data.name)
 
     def note(text: str) -> None:
         notes.append(text)
@@ -74,12 +83,12 @@ def find_defences(
 
     @cache
     def classifier() -> tuple[nn.Module, str]:
-        return networks.find_classifier(settings, shelf, note)
+        return networks.find_classifier(config, shelf, note)
 
     found = []
-    for name, chosen in settings.defence.items():
+    for name, chosen in config.defence.items():
         try:
-            defence = defending.load(name, chosen, shelf, settings, classifier)
+            defence = defending.load(name, chosen, shelf, config, classifier)
         except FileNotFoundError as missing:
             if explicit:
                 raise
@@ -94,13 +103,13 @@ def find_defences(
     if not found:
         raise ValueError(f"no weights in {shelf.folder}; `python train.py stage=classifier` makes the first")
     shapes = {defence.name: defence.module.classifier.header["input"] for defence in found}
-    asked = {"channels": settings.data["channels"], "size": settings.data["size"]}
+    asked = {"channels": config.data.channels, "size": config.data.size}
     for name, shape in shapes.items():
         for key, value in asked.items():
             if shape[key] != value:
                 raise ValueError(f"defence {name} was trained on data.{key}={shape[key]}; here it is {value}")
     for defence in found:
-        size = settings.data["channels"], settings.data["size"]
+        size = config.data.channels, config.data.size
         check_input(defence.module, f"defence {defence.name}", *size)
         check_input(defence.module.classifier, f"the classifier of {defence.name}", *size, len(splits.test.classes))
     return found

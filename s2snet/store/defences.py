@@ -6,6 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
+from s2snet.config.evaluation import DefenceChoice
+from s2snet.config.networks import Networks
 from s2snet.models import CLASSIFIERS, PURIFIERS, Defended
 from s2snet.store import networks, paths, remote, weights
 
@@ -32,10 +34,16 @@ def shelf(folder: str | None, runs_folder: str, data: str) -> paths.Shelf:
     return paths.Shelf(paths.released() / data) if trained.is_empty() else trained
 
 
-def load(name: str, chosen, found: paths.Shelf, settings, classifier: Callable[[], tuple[nn.Module, str]]) -> Defence:
+def load(
+    name: str,
+    chosen: DefenceChoice,
+    found: paths.Shelf,
+    config: Networks,
+    classifier: Callable[[], tuple[nn.Module, str]],
+) -> Defence:
     """The defence of that name; `chosen` has its title, and as purifier and classifier a kind of run or a weights file.
 
-    `classifier` gives the classifier that the settings name and where it comes from. FileNotFoundError, in one line
+    `classifier` gives the classifier of the config and where it comes from. FileNotFoundError, in one line
     with the remedy, where weights are not there.
     """
     parts, modules = {}, {}
@@ -45,12 +53,12 @@ def load(name: str, chosen, found: paths.Shelf, settings, classifier: Callable[[
         except FileNotFoundError as missing:
             raise FileNotFoundError(f"{name}: {missing}") from None
     else:
-        path = _path(name, "classifier", chosen, found, settings)
+        path = _path(name, "classifier", chosen, found, config)
         parts["classifier"] = str(path)
-        modules["classifier"] = networks.load_classifier(path, settings)
+        modules["classifier"] = networks.load_classifier(path, config.classifier)
     if chosen.purifier is not None:
-        path = _path(name, "purifier", chosen, found, settings)
-        parts["purifier"], modules["purifier"] = str(path), networks.load_autoencoder(path, settings)
+        path = _path(name, "purifier", chosen, found, config)
+        parts["purifier"], modules["purifier"] = str(path), networks.load_autoencoder(path, config)
     for role, known in (("classifier", CLASSIFIERS), ("purifier", PURIFIERS)):
         if role in modules and modules[role].config["name"] not in known:
             holds = modules[role].config["name"]
@@ -78,10 +86,10 @@ def tuned_to_another(defence: Defence) -> str | None:
     )
 
 
-def _path(name: str, role: str, chosen, found: paths.Shelf, settings) -> str | Path:
+def _path(name: str, role: str, chosen: DefenceChoice, found: paths.Shelf, config: Networks) -> str | Path:
     wanted = getattr(chosen, role)
     if wanted in paths.KINDS.values():
-        path = found.path(wanted, settings.classifier, settings.autoencoder)
+        path = found.path(wanted, config.classifier, config.autoencoder)
         if not path.is_file():
             stage = next(stage for stage, kind in paths.KINDS.items() if kind == wanted)
             raise FileNotFoundError(f"{name}: no weights at {path}; `python train.py stage={stage}` makes them")
@@ -89,8 +97,8 @@ def _path(name: str, role: str, chosen, found: paths.Shelf, settings) -> str | P
     if remote.is_address(wanted):
         return wanted
     path = Path(wanted)
-    if not path.is_file() and role == "purifier" and chosen.made_by:
-        raise FileNotFoundError(f"{name}: no weights at {path}; `{chosen.made_by}` makes them")
+    if not path.is_file() and role == "purifier" and chosen.produced_by:
+        raise FileNotFoundError(f"{name}: no weights at {path}; `{chosen.produced_by}` makes them")
     if not path.is_file():
         raise ValueError(
             f"defence.{name}.{role}={wanted}: neither a weights file nor one of {', '.join(paths.KINDS.values())}"

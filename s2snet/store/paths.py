@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from s2snet.config.networks import Autoencoder, Classifier
+
 # What each stage leaves, by the name under which a defence asks for it.
 KINDS = {"classifier": "classifier", "1": "autoencoder", "2": "s2snet", "adversarial": "adversarial"}
 WEIGHTS = "weights.safetensors"
 
 
-def run_name(kind: str, classifier: dict[str, Any], autoencoder: dict[str, Any]) -> str:
+def run_name(kind: str, classifier: Classifier, autoencoder: Autoencoder) -> str:
     """The name of a run, such as `s2snet-segnet_small-small_cnn`: the kind and the networks it depends on."""
     networks = {
         "classifier": [classifier],
@@ -17,7 +19,7 @@ def run_name(kind: str, classifier: dict[str, Any], autoencoder: dict[str, Any])
         "s2snet": [autoencoder, classifier],
         "adversarial": [classifier],
     }[kind]
-    return "-".join([kind, *(network_name(network) for network in networks)])
+    return "-".join([kind, *(network_name(network.config) for network in networks)])
 
 
 def network_name(config: dict[str, Any]) -> str:
@@ -45,7 +47,7 @@ class Shelf:
 
     folder: Path
 
-    def path(self, kind: str, classifier: dict[str, Any], autoencoder: dict[str, Any]) -> Path:
+    def path(self, kind: str, classifier: Classifier, autoencoder: Autoencoder) -> Path:
         """The file of that kind and networks: FOLDER/RUN/weights.safetensors, or FOLDER/RUN.safetensors where it is."""
         name = run_name(kind, classifier, autoencoder)
         flat = self.folder / f"{name}.safetensors"

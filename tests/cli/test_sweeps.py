@@ -9,7 +9,6 @@ import yaml
 from tiny import ROOT, TINY, composed, run_python, run_script
 
 from s2snet.cli.settings import train_settings
-from s2snet.config.recipe import MEASURED
 
 
 def test_optuna_sweeps_stage_1_by_its_validation_loss(tmp_path):
@@ -59,7 +58,7 @@ def test_the_wandb_sweep_names_settings_that_exist(monkeypatch):
         settings = train_settings(composed("train", *start[3:], *args))
         assert settings.output == "runs/sweep/abc"
         assert settings.logger.name == "wandb"
-        assert sweep["metric"]["name"] in MEASURED[settings.stage]
+        assert sweep["metric"]["name"] in settings.recipe.metrics
     assert sweep["metric"]["goal"] == "minimize" and sweep["metric"]["name"].endswith("loss")
 
 

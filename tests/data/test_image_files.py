@@ -257,7 +257,7 @@ def test_a_flat_folder_of_validation_images_is_the_same_data_set(planted, tmp_pa
 def test_imagenet_is_cropped_and_mirrored_unless_the_recipe_says_otherwise():
     def recipe(*words):
         found = settings.train_settings(composed("train", "stage=classifier", *words)).recipe
-        return found["flip"], found["scale"]
+        return found.flip, found.scale
 
     assert recipe("data=imagenet") == (True, [0.08, 1.0])
     assert recipe("data=imagenet", "recipes.classifier.flip=false", "recipes.classifier.scale=null") == (False, None)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from s2snet.config.networks import Autoencoder
 from s2snet.models import Defended, build, freeze
 from s2snet.store import networks
 from s2snet.threats import ROUTES
@@ -99,8 +100,8 @@ def test_too_small_a_side_is_one_line():
 
 
 def test_weights_for_a_segnet_are_refused_in_one_line():
-    settings = SimpleNamespace(from_vgg16="vgg.pth", autoencoder=build("unet", **SMALL).config, data_root=None)
+    unet = build("unet", **SMALL)
     with pytest.raises(ValueError, match=r"^from_vgg16=vgg.pth: for a SegNet; autoencoder=unet is none$"):
-        networks.begin_with_vgg16(build("unet", **SMALL), settings)
+        networks.begin_with_vgg16(unet, "vgg.pth", None)
     with pytest.raises(ValueError, match=r"^authors.pth: a state dict for a SegNet; autoencoder=unet is none$"):
-        networks.load_autoencoder("authors.pth", settings)
+        networks.load_autoencoder("authors.pth", SimpleNamespace(autoencoder=Autoencoder.of(unet.config)))

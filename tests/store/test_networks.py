@@ -187,7 +187,7 @@ def test_a_transplant_that_does_not_fit_is_one_line(words, line):
     torch.save({key: value for key, value in state.items() if "features.28" not in key}, "vgg.pth")
     settings = train_settings(composed("train", "data.channels=3", "from_vgg16=vgg.pth", *words))
     if not words:
-        settings.autoencoder |= {"widths": [4, 8], "convs": [1, 1]}
+        settings.autoencoder.options |= {"widths": [4, 8], "convs": [1, 1]}
     with pytest.raises(ValueError) as error:
         _build(settings, paths.Shelf(Path("runs")), print)
     assert line in str(error.value) and "\n" not in str(error.value)

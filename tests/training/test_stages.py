@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from s2snet import data, models
 from s2snet.cli import settings as cli_settings
-from s2snet.config.recipe import MEASURED
+from s2snet.config.recipe import Recipes
 from s2snet.store import weights
 from s2snet.training import from_settings
 from s2snet.training.adversarial import TrainAdversarial
@@ -231,6 +231,6 @@ def test_schedules_begin_at_one_and_fall_to_their_end(name):
 
 
 def test_what_stages_measure_is_what_they_can_stop_by(batch):
-    for name, label in (("classifier", "classifier"), ("stage1", "1"), ("stage2", "2"), ("adversarial", "adversarial")):
+    for name, recipe in vars(Recipes()).items():
         measured = stage_of(name).eval().measure(batch)
-        assert {f"val_{key}" for key in measured} == set(MEASURED[label])
+        assert {f"val_{key}" for key in measured} == set(recipe.metrics)
