@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from s2snet.config.choices import nearest
+from s2snet.models.bit_depth import BitDepth
 from s2snet.models.cifar_resnet import resnet20, resnet32, resnet44, resnet56
 from s2snet.models.custom import custom
 from s2snet.models.defended import Defended, Identity, freeze
@@ -39,6 +40,7 @@ CLASSIFIERS = {
 ENTRIES = {"torchvision": torchvision_weights, "timm": timm_weights}
 AUTOENCODERS = {"segnet": SegNet, "segnet_small": segnet_small}
 PURIFIERS = AUTOENCODERS | {  # those that are not trained in stages too
+    "bit_depth": BitDepth,
     "subspace": Subspace,
     "neutralised": Neutralised,
     "neutralised_per_input": NeutralisedPerInput,
@@ -51,6 +53,7 @@ __all__ = [
     "ENTRIES",
     "MODULES",
     "PURIFIERS",
+    "BitDepth",
     "Defended",
     "Entry",
     "Identity",
