@@ -9,8 +9,8 @@ from jobs import files, gray_box, job, timing, white_box
 from tiny import ROOT, TINY, evaluate, run_python, run_script
 
 from s2snet.evaluation.costs import shares
-from s2snet.evaluation.engine import chunks
-from s2snet.evaluation.run import plan
+from s2snet.evaluation.job import chunks
+from s2snet.evaluation.plan import plan
 from s2snet.rank_zero import is_first
 
 WORDS = [
