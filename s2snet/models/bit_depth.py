@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class BitDepth(nn.Module):
-    """Images [B, C, H, W] in [0, 1] -> the same rounded to `bits` bits: multiples of 1 / (2 ** bits - 1).
+    """A purifier: images [B, C, H, W] in [0, 1] -> the same rounded to `bits` bits: multiples of 1 / (2 ** bits - 1).
 
     Rounding is flat between its steps, so the exact gradient is 0 almost everywhere. An attacker goes around it by
     `soft` or by the identity.
