@@ -133,7 +133,7 @@ def _without_weights(name: str, purifier: Purifier, config: Networks) -> Part:
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: {error}") from None
     if module.state_dict():
-        raise ValueError(f"{name}.name={purifier.name}: has weights; give a weights file instead, {name}=FILE")
+        raise ValueError(f"{name}.name={purifier.name}: has weights; give a weights file, {name}=FILE")
     options = ", ".join(f"{key}={value}" for key, value in module.config.items() if key != "name")
     module = weights.with_header(module, "built", config.data.channels, config.data.size)
     return module, f"{purifier.name}({options})"
