@@ -17,7 +17,7 @@ def _train(config: DictConfig) -> float | None:
         checked = settings.train_settings(config)
         messages.launcher_is_used()
         messages.single_device_in_sweeps(checked.trainer.devices * checked.trainer.num_nodes)
-        from s2snet.training.from_settings import train
+        from s2snet.training.from_config import train
 
         path = train(
             checked,
@@ -28,7 +28,7 @@ def _train(config: DictConfig) -> float | None:
             return None
         from s2snet.training.loggers import METRICS, kept_value
 
-        return kept_value(path.parent / METRICS, checked.objective, checked.recipe["early_stopping"])
+        return kept_value(path.parent / METRICS, checked.objective, checked.recipe.early_stopping)
 
 
 def main() -> None:
