@@ -204,7 +204,7 @@ def test_attacks_and_threats_follow_each_other(given, wanted, monkeypatch, tmp_p
         pass
 
     def planned(job, say):
-        from s2snet.evaluation.run import plan
+        from s2snet.evaluation.plan import plan
 
         found.update(cell.attack for cell in plan(job).cells if cell.source is not None)
         raise Stop

@@ -13,9 +13,8 @@ from s2snet import data
 from s2snet.analysis import STUDIES, Bench
 from s2snet.config.analysis import AnalyseCommand
 from s2snet.config.networks import Classifier
-from s2snet.evaluation.from_settings import find_defences
-from s2snet.store import networks
-from s2snet.store.defences import Defence, shelf
+from s2snet.store import defences, networks
+from s2snet.store.defences import Defence
 
 
 def analyse(config: AnalyseCommand, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]) -> Path:
@@ -31,7 +30,7 @@ def analyse(config: AnalyseCommand, config_yaml: str, command: str, explicit: bo
 
     @cache
     def find() -> list[Defence]:
-        return find_defences(config, splits, explicit, notes, say)
+        return defences.find(config, splits, explicit, notes, say)
 
     def network(noted: list[str], entry: Mapping[str, Any]) -> nn.Module:
         def note(text: str) -> None:
@@ -39,8 +38,8 @@ def analyse(config: AnalyseCommand, config_yaml: str, command: str, explicit: bo
             say(f"note: {text}")
 
         chosen = replace(config, classifier=Classifier.of(entry))
-        found = shelf(config.weights, config.runs, config.data.name)
-        return networks.find_classifier(chosen, found, note)[0]
+        shelf = defences.find_shelf(config.weights, config.runs, config.data.name)
+        return networks.find_classifier(chosen, shelf, note)[0]
 
     output = Path(config.output)
     for chosen in config.study.values():

@@ -1,5 +1,6 @@
 """All settings of `python evaluate.py`. `Evaluation` has those that `s2snet.evaluate` takes too."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +36,31 @@ class Threat:
 
 
 @dataclass
-class DefenceChoice:
-    """A defence: which purifier stands before which classifier."""
+class Purifier(Choice):
+    """A purifier of s2snet.models.PURIFIERS without weights and its options, such as {name: bit_depth, bits: 3}."""
 
-    title: str = option(help="of the defence, in tables and figures")
-    purifier: str | None = option(
-        None, help="a kind of run (autoencoder, s2snet), a weights file or hf://user/repo/file; null: none"
+
+def _purifier(name: str, given: Any) -> str | Purifier | None:
+    """Return a purifier given as a mapping in its final form, and anything else as it is."""
+    if isinstance(given, Mapping) and isinstance(given.get("name"), str):
+        return Purifier.of(given)
+    if given is None or isinstance(given, str | Purifier):
+        return given
+    raise ValueError(
+        f"{name}={given}: expected a kind of run, a weights file, or a purifier such as {{name: bit_depth, bits: 3}}"
+    )
+
+
+@dataclass
+class DefenceChoice:
+    """A defence: a classifier, with or without a purifier in front of it."""
+
+    title: str | None = option(None, help="of the defence, in tables and figures; null: its name")
+    purifier: Any = option(
+        None,
+        parse=_purifier,
+        help="a kind of run (autoencoder, s2snet), a weights file, hf://user/repo/file, or {name: ..., OPTION: ...} "
+        "for a purifier without weights; null: none",
     )
     classifier: str = option("classifier", help="a kind of run (classifier, adversarial) or a weights file")
     produced_by: str | None = option(None, help="the command that produces the purifier's file")

@@ -18,7 +18,6 @@ from s2snet.evaluation import fitted, planted, probes
 from s2snet.evaluation.engine import Engine
 from s2snet.evaluation.schema import USUAL_BUDGET
 
-AUDITS = ("off", "quick", "full")
 PROBES = "probes.json"
 VERSION = 4  # raised when a probe measures something else
 NOISED, ATTACKED, REJUDGED = 64, 200, 64  # images; noise is tried on those that the attacks left
@@ -27,11 +26,11 @@ NOISED, ATTACKED, REJUDGED = 64, 200, 64  # images; noise is tried on those that
 def measure(job, planned, engine: Engine) -> None:
     """Writes probes.json beside the results; what it holds already for the same defence, data and radius is kept."""
     path = job.output / PROBES
-    if job.audit == "off" or all(cell.clean for cell in engine.cells):
+    if job.config.audit == "off" or all(cell.clean for cell in engine.cells):
         path.unlink(missing_ok=True)
         return
-    eps = radius(job.budgets)
-    about = {"version": VERSION, "eps": eps, "audit": job.audit, "images": job.count}
+    eps = radius(job.config.budgets)
+    about = {"version": VERSION, "eps": eps, "audit": job.config.audit, "images": job.count}
     about["data"] = planned.data["fingerprint"]
     earlier = _read(path)
     if earlier.get("about") != about:
@@ -52,7 +51,7 @@ def _probed(job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
     defended = engine.defences[name]
     sources = {cell.route: cell.source for cell in _white_box(engine, name)}
     images, labels, index = _batch(
-        job, engine, range(min(ATTACKED if job.audit == "full" else probes.IMAGES, job.count))
+        job, engine, range(min(ATTACKED if job.config.audit == "full" else probes.IMAGES, job.count))
     )
     measures = probes.quick(defended, images, labels, eps, sources)
     left = _left(engine, name, eps)
@@ -61,7 +60,7 @@ def _probed(job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
     kept = _kept(engine, name)
     if kept is not None:
         measures["recomputed"] = lambda: probes.recomputed(defended, *kept)
-    if job.audit == "full":
+    if job.config.audit == "full":
         strong = {route: sources[route] for route in ("exact", "soft") if route in sources} or {"exact": defended}
         still = torch.from_numpy(np.isin(np.arange(len(images)), left))
         measures["more"] = lambda: probes.more(defended, strong, images, labels, index, still, eps, seed=0)

@@ -1,6 +1,7 @@
-"""Stage 2: the decoder learns, through the frozen classifier, what the classifier needs (arXiv 1803.07994)."""
+"""Stage 2: train the decoder, through the frozen classifier, on what the classifier needs (arXiv 1803.07994)."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,6 @@ from torch.nn import functional
 
 from s2snet.config.recipe import Stage2Recipe
 from s2snet.models import freeze
-from s2snet.models.segnet import Code
 from s2snet.training.classifier import accuracy
 from s2snet.training.codes import Codes
 from s2snet.training.stage import Stage
@@ -18,11 +18,12 @@ class FinetuneDecoder(Stage):
     """Cross-entropy of the frozen classifier f on D(E(x)); only D learns, E runs without a graph.
 
     As in the authors' release the decoder's BatchNorm is in training mode; encoder and classifier stay in eval mode
-    whatever Lightning calls, so that not even a running statistic of theirs moves.
+    whatever Lightning calls, so that not even a running statistic of theirs moves. Any autoencoder will do that has
+    `encode`, `decode`, `encoder` and `decoder` (s2snet/models/__init__.py).
 
     recipe: `labels` `truth`, or `classifier` for f's own predictions on x (needs no labels);
     `reconstruction_weight` adds that much of the pixel error (0: none, as in the paper);
-    `cache` memory or disk keeps the codes over the epochs (codes.py), none computes them anew.
+    `cache` memory or disk keeps the codes over the epochs (codes.py), none computes them in each epoch.
     """
 
     def __init__(self, autoencoder: nn.Module, classifier: nn.Module, recipe: Stage2Recipe, seed: int):
@@ -54,23 +55,31 @@ class FinetuneDecoder(Stage):
         self.log_loss(loss)
         return loss
 
-    def frozen(self, images: Tensor, labels: Tensor, index: Tensor) -> tuple[Code, Tensor]:
-        """What learns nothing: the encoder's code of each image and the labels to learn, computed or as kept."""
-        kept = self.codes.get(index) if self.codes else None
-        if kept:
-            return kept
+    def frozen(self, images: Tensor, labels: Tensor, index: Tensor) -> tuple[Any, Tensor]:
+        """Return what does not learn: the encoder's code of each image and the labels to learn, computed or cached."""
+        cached = self.codes.get(index) if self.codes else None
+        if cached:
+            code, labels = cached
+            return self._unpacked(code), labels
         with torch.no_grad():
             code = self.trained.encode(images)
             if self.recipe.labels == "classifier":
                 labels = self.classifier(images).argmax(dim=1)
         if self.codes:  # all of the batch was computed, though some may be there: other sizes round otherwise
-            self.codes.put(index, code if self.trained.has_indices else code._replace(indices=()), labels)
+            self.codes.put(index, self._packed(code), labels)
         return code, labels
 
-    def measure(self, batch) -> dict[str, Tensor]:
-        """Cross-entropy and accuracy of the defended classifier on one validation batch.
+    def _packed(self, code: Any) -> Any:
+        """Return the code as it is cached: smaller, if the autoencoder can pack it."""
+        return self.trained.pack(code) if hasattr(self.trained, "pack") else code
 
-        For images without labels (-1) the classifier's own predictions on the clean ones stand in.
+    def _unpacked(self, code: Any) -> Any:
+        return self.trained.unpack(code) if hasattr(self.trained, "pack") else code
+
+    def measure(self, batch) -> dict[str, Tensor]:
+        """Return cross-entropy and accuracy of the defended classifier on one validation batch.
+
+        For images without labels (-1), the classifier's own predictions on the clean images are the labels.
         """
         images, labels, _ = batch
         with torch.no_grad():

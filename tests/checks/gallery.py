@@ -21,7 +21,8 @@ from s2snet import checks, data, models
 from s2snet.attacks import ATTACKS
 from s2snet.config.runtime import Trainer
 from s2snet.data import Images
-from s2snet.evaluation.run import Job, run
+from s2snet.evaluation.job import Job
+from s2snet.evaluation.run import run
 from s2snet.models import Defended
 from s2snet.store import paths, weights
 from s2snet.store.defences import Defence
