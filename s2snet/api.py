@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from s2snet import checks, models
+from s2snet import models
+from s2snet.audit import checks
+from s2snet.audit.probes.measure import measure
 from s2snet.config.choices import choose
 from s2snet.config.recipe import check
 from s2snet.config.runtime import Trainer
@@ -228,7 +230,7 @@ def evaluate(
       nothing.
 
     `.attrs["table"]` of the result holds the lines of the table (evaluation/scores.py), worst cases included, each with
-    the audit's verdict on its defence; `.attrs["audit"]` the findings (s2snet.checks.Finding), the worst first.
+    the audit's verdict on its defence; `.attrs["audit"]` the findings (s2snet.audit.checks.Finding), the worst first.
     ValueError, in one line, for what cannot be evaluated. Cost: see `Job`; images that leave early cost less.
     """
     modules = dict(defended) if isinstance(defended, Mapping) else {"defended": defended}
@@ -256,11 +258,11 @@ def evaluate(
             trainer=Trainer(accelerator=device, progress=progress),
             command="s2snet.evaluate(...)",
         )
-        folder = run(job, say=lambda text: print(text, file=sys.stderr))
-        found = checks.write(folder)
+        folder = run(job, lambda text: print(text, file=sys.stderr), probe=measure)
+        findings = checks.write(folder)
         rows = pq.read_table(folder / "rows.parquet").to_pandas()
         rows.attrs["table"] = read_table(folder / "table.csv")
-        rows.attrs["audit"] = found
+        rows.attrs["audit"] = findings
         if output is not None:
             write_report(folder)
             write_audit(folder)

@@ -44,7 +44,7 @@ def train(*overrides: str) -> Path:
 
 def evaluate(*overrides: str, explicit: bool = False) -> tuple[Path, list[str]]:
     """`python evaluate.py OVERRIDES` without the report, in this process; the result folder and what was said."""
-    from s2snet import checks
+    from s2snet.audit import checks
     from s2snet.evaluation.from_settings import evaluate
 
     config = composed("evaluate", *TINY, *overrides)

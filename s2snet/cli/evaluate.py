@@ -19,7 +19,8 @@ def _evaluate(config: DictConfig) -> None:
         messages.single_device_in_sweeps(checked.trainer.devices * checked.trainer.num_nodes)
         from rich.console import Console
 
-        from s2snet import checks
+        from s2snet.audit import checks
+        from s2snet.audit.probes.measure import measure
         from s2snet.evaluation.from_settings import evaluate
         from s2snet.rank_zero import is_first
         from s2snet.report.audit_page import write_audit
@@ -33,14 +34,15 @@ def _evaluate(config: DictConfig) -> None:
             command=" ".join(["python evaluate.py", *words]),
             explicit=any(word.lstrip("+~").startswith("defence=") for word in words),
             say=console.print if is_first() else lambda *_: None,
+            probe=measure,
         )
         if folder is None or not is_first():
             return
-        found = checks.write(folder)
+        findings = checks.write(folder)
         page, audit = write_report(folder), write_audit(folder)
         summary(folder, remedies=checked.strict or checked.audit == "full")
         print(f"table:  {folder / 'table.csv'}\nreport: {page}" + (f"\naudit:  {audit}" if audit else ""))
-        if checked.strict and any(finding.verdict == checks.FAIL for finding in found):
+        if checked.strict and any(finding.verdict == checks.FAIL for finding in findings):
             raise ValueError("strict=true and the audit failed; the report says what, and what to do")
 
 

@@ -15,10 +15,13 @@ from s2snet.store import networks
 from s2snet.store.defences import Defence
 
 
-def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None]) -> Path | None:
+def evaluate(
+    settings, config_yaml: str, command: str, explicit: bool, say: Callable[[str], None], probe: Callable | None = None
+) -> Path | None:
     """Evaluates what the settings name; returns the result folder, or None where only the plan was asked for.
 
     `explicit` says that the user named the defences, so that one without weights is an error and not left out.
+    `probe` measures the finished evaluation for the audit (evaluation/run.py).
     """
     splits = data.load_chosen(settings)
     if not splits.labelled:
@@ -50,7 +53,7 @@ def evaluate(settings, config_yaml: str, command: str, explicit: bool, say: Call
     if settings.plan:
         forecast(job)
         return None
-    return run(job, say)
+    return run(job, say, probe)
 
 
 def _to_fit(splits: data.Splits) -> data.Images | data.ImageFiles | None:

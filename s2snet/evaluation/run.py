@@ -18,10 +18,11 @@ from s2snet.config.choices import choose
 from s2snet.config.runtime import Trainer
 from s2snet.data.files import damaged, readable
 from s2snet.evaluation import cells as planning
-from s2snet.evaluation import fitted, foreign, probing, progress, ranks, results
+from s2snet.evaluation import fitted, foreign, progress, ranks, results
 from s2snet.evaluation.costs import Costs, shares
 from s2snet.evaluation.engine import KEEP, Engine, deterministic
 from s2snet.evaluation.ledger import Ledger
+from s2snet.evaluation.schema import AUDITS
 from s2snet.models import Defended
 from s2snet.models.folded import folded
 from s2snet.rank_zero import is_first
@@ -69,7 +70,7 @@ class Job:
                     hint = f"; did you mean {eps:g}/255?" if eps > 1 else ""
                     raise ValueError(f"budgets.{norm}={eps:g}: radii are in [0, 1] pixel units{hint}")
         choose("trainer.precision", self.trainer.precision, ranks.PRECISIONS)
-        choose("audit", self.audit, probing.AUDITS)
+        choose("audit", self.audit, AUDITS)
 
     @property
     def kept(self) -> str:
@@ -133,10 +134,11 @@ def plan(job: Job) -> Plan:
     return Plan(cells, copies, data, Costs(shape, len(job.images.classes)))
 
 
-def run(job: Job, say: Callable[[str], None]) -> Path:
+def run(job: Job, say: Callable[[str], None], probe: Callable[[Job, Plan, Engine], None] | None = None) -> Path:
     """Evaluates; returns the result folder (evaluation/schema.py says what lies in it).
 
-    Every rank comes through here: each crafts and judges its share, the first writes the results.
+    Every rank comes through here: each crafts and judges its share, the first writes the results. Before that, it
+    calls `probe`, which measures the finished evaluation for the audit (`s2snet.audit.probes.measure.measure`).
     KeyboardInterrupt where the user stopped it: the ledger holds what was done.
     """
     planned = plan(job)
@@ -158,7 +160,8 @@ def run(job: Job, say: Callable[[str], None]) -> Path:
         here.wait()
         if here.first:
             engine.conclude()
-            probing.measure(job, planned, engine)
+            if probe is not None:
+                probe(job, planned, engine)
             results.write(job, planned, engine)
         here.wait()
     finally:

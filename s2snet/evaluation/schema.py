@@ -12,8 +12,8 @@ knows this file and nothing else of the evaluation.
       measures.csv           MEASURE_COLUMNS: everything else that was measured, one figure a line
       curves.csv             CURVE_COLUMNS: accuracy against the size of the perturbation
       samples.safetensors    the images of the explorer (see SAMPLES)
-      probes.json            what was measured of each defence for the audit (evaluation/probes.py)
-      audit.json             the findings of the checks (s2snet/checks); audit.html shows them to a reviewer
+      probes.json            what was measured of each defence for the audit (audit/probes)
+      audit.json             the findings of the checks (audit/checks); audit.html shows them to a reviewer
       timing.jsonl           seconds and passes; the one file that differs between two equal runs
       figures/  report.html
 """
@@ -113,7 +113,8 @@ CURVE_COLUMNS = (
 CURVE_DISTANCES = ("linf", "l2", "l2_normalised", "l2_standardised")
 
 CLEAN = "clean"  # the threat of rows without an attack
-USUAL_BUDGET = 8 / 255  # the radius most published Linf results name
+USUAL_BUDGET = 8 / 255  # the radius of most published Linf results
+AUDITS = ("off", "quick", "full")  # run.json's `audit`: which probes were measured for the audit
 WORST_CASE = "worst_case"  # as threat, route or attack: the minimum per image over all of them
 
 # Keys of samples.safetensors. All tensors float32 [n, C, H, W] for the same n images.

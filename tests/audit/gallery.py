@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import s2snet
-from s2snet import checks, data, models
+from s2snet import data, models
 from s2snet.attacks import ATTACKS
+from s2snet.audit import checks
+from s2snet.audit.probes.measure import measure
 from s2snet.config.runtime import Trainer
 from s2snet.data import Images
 from s2snet.evaluation.run import Job, run
@@ -297,7 +299,7 @@ def evaluated(entries: dict[str, Entry], output: Path) -> dict[str, Path]:
         groups.setdefault(name if alone else "together", {})[name] = entry
     folders = {}
     for number, group in enumerate(groups.values()):
-        folder = run(job(group, Path(output) / str(number)), lambda text: None)
+        folder = run(job(group, Path(output) / str(number)), lambda text: None, probe=measure)
         checks.write(folder)
         folders |= dict.fromkeys(group, folder)
     return folders
