@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from jobs import crafted
 from tiny import composed
 
-from s2snet import checks
+from s2snet.audit import checks
 from s2snet.cli import settings
 from s2snet.evaluation.job import job_of
 from s2snet.evaluation.run import run
