@@ -71,4 +71,4 @@ def answer(check: str, here: Path, defence: str = "none") -> Answer:
 
 def measured(output: str = "r", **changed) -> Path:
     """Return the result folder of `jobs.job`, with its probes."""
-    return run(job(output, **changed), lambda text: None, probe=measure)
+    return run(job(output, **({"audit": "quick"} | changed)), lambda text: None, probe=measure)

@@ -47,6 +47,6 @@ def test_the_same_command_continues_from_it_and_changes_no_number():
 
 def test_audit_and_pages_read_it():
     shutil.copytree(EARLIER, "r")
-    findings = checks.write(Path("r"), asked=True)
+    findings = checks.write(Path("r"), requested=True)
     assert findings
     assert "s2snet" in write_report(Path("r")).read_text() and write_audit(Path("r")).is_file()
