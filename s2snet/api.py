@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from s2snet import checks, models
+from s2snet import models
+from s2snet.audit import checks
+from s2snet.audit.probes.measure import measure
 from s2snet.config.choices import choose
-from s2snet.config.evaluation import Attack, Evaluation, Threat
+from s2snet.config.evaluation import evaluation_of
 from s2snet.config.networks import Data
 from s2snet.config.option import check
 from s2snet.config.recipe import Recipe, Stage1Recipe, Stage2Recipe
@@ -148,7 +150,7 @@ def evaluate(
         classes: The names of the classes, if `loader` has none.
         output: A folder for ledger, rows, table and report, in which the same call continues after a crash. None keeps
             nothing.
-        device: auto, cpu or gpu.
+        device: auto, cpu or gpu; `trainer` among the options has more.
         progress: Show a progress bar.
         options: Fields of `s2snet.config.evaluation.Evaluation`, as in conf/evaluate.yaml: `budgets` ({norm: radii in
             [0, 1] pixel units}, by default Linf 8/255), `images`, `adversarial`, `chunk` (here 128 by default), `keep`,
@@ -157,18 +159,20 @@ def evaluate(
     Returns:
         A DataFrame whose `.attrs["table"]` has the lines of the table (evaluation/scores.py), worst cases included,
         each with the audit's verdict on its defence, and whose `.attrs["audit"]` has the findings
-        (s2snet.checks.Finding), the worst first.
+        (s2snet.audit.checks.Finding), the worst first.
 
     Raises:
         ValueError: In one line, for what cannot be evaluated.
     """
     modules = dict(defended) if isinstance(defended, Mapping) else {"defended": defended}
+    test = _images(loader, classes)
+    # A chunk is in memory at once with its gradients, and the images of a script may be large.
+    options = {"chunk": 128, "trainer": Trainer(accelerator=device, progress=progress), **options}
     if output is None:
         options |= {"keep": "none", "samples": 0}
-    test = _images(loader, classes)
     with tempfile.TemporaryDirectory() as temporary:
         job = Job(
-            config=_evaluation(attacks, threats, options, Trainer(accelerator=device, progress=progress)),
+            config=evaluation_of(attacks, threats, **options),
             name=type(getattr(test, "source", test)).__name__,
             images=test,
             train=None if train is None else _images(train, classes),
@@ -176,7 +180,7 @@ def evaluate(
             output=Path(output or temporary),
             command="s2snet.evaluate(...)",
         )
-        folder = run(job, say=lambda text: print(text, file=sys.stderr))
+        folder = run(job, lambda text: print(text, file=sys.stderr), probe=measure)
         findings = checks.write(folder)
         rows = pq.read_table(folder / "rows.parquet").to_pandas()
         rows.attrs["table"] = read_table(folder / "table.csv")
@@ -185,39 +189,6 @@ def evaluate(
             write_report(folder)
             write_audit(folder)
     return rows
-
-
-def _evaluation(
-    attacks: Iterable[str] | Mapping[str, Mapping[str, Any]],
-    threats: Iterable[str] | Mapping[str, Mapping[str, Any]],
-    options: Mapping[str, Any],
-    trainer: Trainer,
-) -> Evaluation:
-    """Return the checked configuration; None as an option stands for its default."""
-    options = {key: value for key, value in options.items() if value is not None}
-    allowed = [item.name for item in dataclasses.fields(Evaluation) if item.name not in ("attack", "threat", "trainer")]
-    for key in options:
-        choose("option of evaluate", key, allowed)
-    attack = {label: Attack.of({"name": label, **given}) for label, given in _named(attacks).items()}
-    threat = {label: _threat(label, given) for label, given in _named(threats).items()}
-    # A chunk is in memory at once with its gradients, and a script's images may be large.
-    options = {"chunk": 128, **options}
-    return check(Evaluation(attack=attack, threat=threat, trainer=trainer, **options))
-
-
-def _threat(label: str, given: Mapping[str, Any]) -> Threat:
-    for key in given:
-        choose(f"option of threat {label}", key, [item.name for item in dataclasses.fields(Threat)])
-    lists = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
-    return Threat(**{"name": label, **lists})
-
-
-def _named(given: Iterable[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    if isinstance(given, str):
-        return {given: {}}
-    if isinstance(given, Mapping):
-        return {label: dict(options) for label, options in given.items()}
-    return {name: {} for name in given}
 
 
 def _in_eval_mode(name: str, module: nn.Module) -> None:

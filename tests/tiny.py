@@ -44,11 +44,12 @@ def train(*overrides: str) -> Path:
 
 def evaluate(*overrides: str, explicit: bool = False) -> tuple[Path, list[str]]:
     """`python evaluate.py OVERRIDES` without the report, in this process; the result folder and its messages."""
-    from s2snet import checks
+    from s2snet.audit import checks
+    from s2snet.audit.probes.measure import measure
     from s2snet.evaluation.run import run
 
     job, messages = job_of(*overrides, explicit=explicit)
-    folder = run(job, messages.append)
+    folder = run(job, messages.append, measure)
     checks.write(folder)
     return folder, messages
 

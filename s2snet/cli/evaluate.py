@@ -19,7 +19,8 @@ def _evaluate(composed: DictConfig) -> None:
         messages.single_device_in_sweeps(config.trainer.devices * config.trainer.num_nodes)
         from rich.console import Console
 
-        from s2snet import checks
+        from s2snet.audit import checks
+        from s2snet.audit.probes.measure import measure
         from s2snet.evaluation.forecast import forecast
         from s2snet.evaluation.job import job_of
         from s2snet.evaluation.run import run
@@ -36,7 +37,7 @@ def _evaluate(composed: DictConfig) -> None:
         if config.plan:
             forecast(job)
             return
-        folder = run(job, say)
+        folder = run(job, say, probe=measure)
         if not is_first():
             return
         findings = checks.write(folder)

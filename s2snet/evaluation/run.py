@@ -3,19 +3,20 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from s2snet.evaluation import fitted, probing, progress, ranks, results
+from s2snet.evaluation import fitted, progress, ranks, results
 from s2snet.evaluation.engine import Engine
 from s2snet.evaluation.job import Job
 from s2snet.evaluation.ledger import Ledger
-from s2snet.evaluation.plan import plan
+from s2snet.evaluation.plan import Plan, plan
 from s2snet.rank_zero import is_first
 
 
-def run(job: Job, say: Callable[[str], None]) -> Path:
+def run(job: Job, say: Callable[[str], None], probe: Callable[[Job, Plan, Engine], None] | None = None) -> Path:
     """Evaluate and return the result folder (evaluation/schema.py lists its files).
 
-    Every rank runs this: each crafts and judges its share, and the first writes the results. Raises KeyboardInterrupt
-    if the user stops it: the ledger keeps what is done, and the same command continues.
+    Every rank runs this: each crafts and judges its share, and the first writes the results. Before that it calls
+    `probe`, which measures the finished evaluation for the audit (`s2snet.audit.probes.measure.measure`). Raises
+    KeyboardInterrupt if the user stops it: the ledger keeps what is done, and the same command continues.
     """
     planned = plan(job)
     first = is_first()
@@ -38,7 +39,8 @@ def run(job: Job, say: Callable[[str], None]) -> Path:
         here.wait()
         if here.first:
             engine.conclude()
-            probing.measure(job, planned, engine)
+            if probe is not None:
+                probe(job, planned, engine)
             results.write(job, planned, engine)
         here.wait()
     finally:

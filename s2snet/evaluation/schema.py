@@ -12,8 +12,8 @@ file and on nothing else of the evaluation.
       measures.csv           MEASURE_COLUMNS: everything else that was measured, one number per line
       curves.csv             CURVE_COLUMNS: accuracy against the size of the perturbation
       samples.safetensors    the images of the explorer (see SAMPLES)
-      probes.json            what was measured of each defence for the audit (evaluation/probes.py)
-      audit.json             the findings of the checks (s2snet/checks); audit.html shows them to a reviewer
+      probes.json            what was measured of each defence for the audit (audit/probes)
+      audit.json             the findings of the checks (audit/checks); audit.html shows them to a reviewer
       timing.jsonl           seconds and passes; the only file that differs between two equal runs
       figures/  report.html
 """

@@ -7,7 +7,7 @@ them takes a few bytes per image and line.
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from s2snet.evaluation.schema import CLEAN, LABEL, NAMING, SORT_ORDER, TABLE_COLUMNS, WORST_CASE
+from s2snet.evaluation.schema import CLEAN, LABEL, NAMING, SORT_ORDER, TABLE_COLUMNS, USUAL_BUDGET, WORST_CASE
 
 NAMED_IN_STATUS = 3  # missing parts that a status names; it counts the others
 EVERY_SEED = -1  # the seed of rows without random numbers
@@ -334,6 +334,26 @@ def headline(lines: list[dict]) -> dict[tuple[str, str, str, float], dict]:
         if math.isfinite(line["budget"]) and (key not in headline_rows or line["route"] == WORST_CASE):
             headline_rows[key] = line
     return headline_rows
+
+
+def headline_budget(budgets: Iterable[tuple[str, float]]) -> tuple[str, float] | None:
+    """Return the (norm, radius) that page, audit and probes report first: linf 8/255 if it is one of the budgets.
+
+    Otherwise the middle radius of linf, or of the alphabetically first norm if there is no linf. Radii of 0 and without
+    a limit do not count; None if no other is left.
+    """
+    by_norm: dict[str, set[float]] = {}
+    for norm, eps in budgets:
+        if 0 < eps < math.inf:
+            by_norm.setdefault(norm, set()).add(eps)
+    for eps in by_norm.get("linf", ()):
+        if math.isclose(eps, USUAL_BUDGET, rel_tol=1e-6):
+            return "linf", eps
+    if not by_norm:
+        return None
+    norm = "linf" if "linf" in by_norm else min(by_norm)
+    radii = sorted(by_norm[norm])
+    return norm, radii[len(radii) // 2]
 
 
 def write_table(lines: list[dict], path: str | Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from safetensors.numpy import load_file
 
-from s2snet.report.verdict import reference
+from s2snet.evaluation.scores import headline_budget
 from s2snet.report.words import budget_text, title_of
 
 LARGEST = 2_500_000  # letters of sheets on the page per channel; above it fewer images are shown, and it says so
@@ -173,8 +173,8 @@ def sheet(images: np.ndarray, levels: int = 256) -> str:
 
 
 def opening(cells: list[dict], judges: list[dict], labels: dict, indices: list[int], first: str | None) -> dict | None:
-    """What the explorer shows first: that judge at the usual budget, the cell and an image that fool it."""
-    at = reference(sorted({(cell["norm"], cell["budget"]) for cell in cells}, key=lambda p: (p[0] != "linf", p)))
+    """What the explorer shows first: that judge at the headline budget, the cell and an image that fool it."""
+    at = headline_budget((cell["norm"], cell["budget"]) for cell in cells if cell["budget"] < SMALLEST)
     best = None
     for i, cell in enumerate(cells):
         for place, judge in enumerate(judges):

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from s2snet.evaluation.schema import CLEAN, WORST_CASE
-from s2snet.evaluation.scores import headline, read_table
+from s2snet.evaluation.scores import headline, headline_budget, read_table
 from s2snet.report import details, findings, svg, verdict
 from s2snet.report.explorer import explorer
 from s2snet.report.figures import curves, distances
@@ -36,7 +36,7 @@ def write_report(folder: str | Path, studies: list[dict] | None = None) -> Path:
     run["defences"] = listed_defences(run.get("defences", []), lines)
     speaking = headline(lines)
     places = {defence["name"]: place for place, defence in enumerate(run["defences"])}
-    at = verdict.reference(verdict.budgets_of(speaking))
+    at = headline_budget(verdict.budgets_of(speaking))
     about = verdict.subject(speaking, run["defences"], at) if at else None
     audit = findings.read(folder)
     figures = draw_figures(folder / "figures", run, speaking)

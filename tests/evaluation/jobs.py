@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from s2snet.config.evaluation import Attack, Evaluation, Threat
-from s2snet.config.option import check
+from s2snet.audit.probes.measure import measure
+from s2snet.config.evaluation import Threat, evaluation_of
 from s2snet.config.runtime import Trainer
 from s2snet.data import Images
 from s2snet.evaluation.job import Job
@@ -75,7 +75,7 @@ def gray_box() -> dict[str, Threat]:
 def evaluated(output: str | Path = "r", **changed) -> tuple[Path, list[str]]:
     """Run a job, by default PGD on two defences; return the result folder and the messages."""
     messages: list[str] = []
-    return run(job(output, **changed), messages.append), messages
+    return run(job(output, **changed), messages.append, measure), messages
 
 
 def job(output: str | Path = "r", **changed) -> Job:
@@ -99,10 +99,10 @@ def job(output: str | Path = "r", **changed) -> Job:
         "defences": [defence("none"), defence("blur", Blur())],
     }
     objects |= {key: options.pop(key) for key in objects if key in options}
-    attacks = {label: Attack.of({"name": label, **given}) for label, given in options.pop("attacks").items()}
-    renamed = {"threats": "threat", "count": "images", "seeds": "seed"}
+    renamed = {"count": "images", "seeds": "seed"}
     options = {renamed.get(key, key): value for key, value in options.items()}
-    return Job(check(Evaluation(attack=attacks, **options)), output=Path(output), **objects)
+    threats = {label: vars(threat) for label, threat in options.pop("threats").items()}
+    return Job(evaluation_of(options.pop("attacks"), threats, **options), output=Path(output), **objects)
 
 
 def rows(folder: Path, **wanted) -> list[dict]:

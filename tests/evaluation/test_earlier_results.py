@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from jobs import crafted
 from tiny import composed
 
-from s2snet import checks
+from s2snet.audit import checks
 from s2snet.cli import settings
 from s2snet.evaluation.job import job_of
 from s2snet.evaluation.run import run
@@ -47,6 +47,6 @@ def test_the_same_command_continues_from_it_and_changes_no_number():
 
 def test_audit_and_pages_read_it():
     shutil.copytree(EARLIER, "r")
-    findings = checks.write(Path("r"), asked=True)
+    findings = checks.write(Path("r"), requested=True)
     assert findings
     assert "s2snet" in write_report(Path("r")).read_text() and write_audit(Path("r")).is_file()

@@ -13,7 +13,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
-from s2snet import checks
+from s2snet.audit import checks
 from s2snet.evaluation import fitted
 from s2snet.evaluation.cells import PlannedAttack
 from s2snet.evaluation.forecast import forecast

@@ -17,7 +17,7 @@ from s2snet.evaluation.scores import headline, read_table
 from s2snet.report import write_report
 from s2snet.report.explorer import fewer
 from s2snet.report.figures import curves
-from s2snet.report.verdict import BROKEN, HOLDS, NO_GAIN, UNKNOWN, reference, sentences, state, summary
+from s2snet.report.verdict import BROKEN, HOLDS, NO_GAIN, UNKNOWN, sentences, state, summary
 from s2snet.report.words import budget_text, percent, title_of
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -121,13 +121,6 @@ def test_the_sentence_follows_from_the_numbers():
     speaking["s2snet", WORST_CASE, *at] = line(0.3)
     assert "and 30.0\u00a0% in the worst case." in sentences(speaking, defences)[0]
     assert "Nothing was attacked" in sentences({("none", CLEAN, "", 0.0): line(1.0)}, defences)[0]
-
-
-def test_the_reference_budget_is_the_usual_one_or_the_middle():
-    usual = [("linf", 2 / 255), ("linf", 8 / 255), ("linf", 16 / 255), ("l2", 0.5)]
-    assert reference(usual) == ("linf", 8 / 255)
-    assert reference([("l2", 0.5), ("l2", 1.0), ("l2", 2.0)]) == ("l2", 1.0)
-    assert reference([]) is None
 
 
 # ------------------------------------------------------------------ figures

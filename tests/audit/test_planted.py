@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from s2snet.attacks import Noise, pgd
-from s2snet.evaluation import planted
+from s2snet.audit.probes import planted
 from s2snet.models import Defended
 
 EPS = 0.1

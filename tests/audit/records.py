@@ -1,13 +1,16 @@
-"""Result folders written by hand, for tests of what a check says about them."""
+"""Result folders for tests of checks: written by hand, or of a small evaluation with its probes."""
 
 import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from handmade import EPS, cell_of, rows_of
+from jobs import job
 
-from s2snet.checks import CHECKS, Record
-from s2snet.checks.finding import Answer
+from s2snet.audit.checks import CHECKS, Record
+from s2snet.audit.checks.finding import Answer
+from s2snet.audit.probes.measure import measure
+from s2snet.evaluation.run import run
 from s2snet.evaluation.scores import Scores, write_table
 
 N = 200
@@ -64,3 +67,8 @@ def answer(check: str, here: Path, defence: str = "none") -> Answer:
     found = [found for found in CHECKS[check](Record(here)) if found.defence in (defence, "")]
     assert len(found) == 1, found
     return found[0]
+
+
+def measured(output: str = "r", **changed) -> Path:
+    """Return the result folder of `jobs.job`, with its probes."""
+    return run(job(output, **({"audit": "quick"} | changed)), lambda text: None, probe=measure)

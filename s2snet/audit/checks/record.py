@@ -1,8 +1,7 @@
-"""What an audit reads of one evaluation: run.json, the rows, the table and the probes. No model is needed."""
+"""The record of one evaluation that checks read: run.json, the rows, the table and the probes. Needs no model."""
 
 import functools
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from s2snet.checks.finding import NOT_APPLICABLE, Answer
-from s2snet.evaluation.schema import CLEAN, USUAL_BUDGET, WORST_CASE
+from s2snet.audit.checks.finding import NOT_APPLICABLE, Answer
+from s2snet.evaluation.schema import CLEAN, WORST_CASE
 from s2snet.evaluation.scores import Scores, groups, headline, read_table
 
 
 @dataclass
 class Rows:
-    """One crafted cell before one judge, as arrays over its images."""
+    """The rows of one crafted cell and one judge, as arrays over its images."""
 
     naming: dict[str, Any]
     image: np.ndarray
@@ -32,7 +31,7 @@ class Rows:
 
 @dataclass
 class Record:
-    """One result folder. `probes` is what evaluation/probes.py measured, {} where nothing was."""
+    """One result folder. `probes` is the content of probes.json, {} if nothing was measured."""
 
     folder: Path
     run: dict[str, Any] = field(init=False)
@@ -47,7 +46,7 @@ class Record:
         except FileNotFoundError as error:
             raise ValueError(f"{self.folder}: no finished evaluation there (no {Path(error.filename).name})") from None
         if not (self.folder / "rows.parquet").is_file():
-            raise ValueError(f"{self.folder}: no rows.parquet there, and an audit reads the rows of images")
+            raise ValueError(f"{self.folder}: no rows.parquet there; an audit reads the rows of every image")
         path = self.folder / "probes.json"
         self.probes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -60,90 +59,86 @@ class Record:
         return Scores(self.folder / "rows.parquet", self.run["cells"], self.run["budgets"])
 
     @cached_property
-    def speaking(self) -> dict:
+    def headline(self) -> dict[tuple[str, str, str, float], dict]:
+        """{(defence, threat, norm, budget): the line of the table that reports it}."""
         return headline(self.table)
 
     @cached_property
     def rows(self) -> list[Rows]:
-        """Every cell before every judge, once, whatever threats it serves."""
-        found: dict[tuple, Rows] = {}
+        """Every pair of cell and judge once, even if the cell serves several threats."""
+        by_cell: dict[tuple, Rows] = {}
         for naming, group in groups(self.folder / "rows.parquet"):
             key = (naming["crafted"], naming["defence"], naming["seed"])
-            if key in found:
+            if key in by_cell:
                 continue
             columns = ("image", "label", "prediction", "correct", "forwards", "backwards")
             arrays = {name: group[name].to_numpy() for name in columns}
             norm = naming["norm"]
             distance = group[norm].to_numpy() if norm else np.zeros(len(group))
-            found[key] = Rows(naming, distance=distance, **arrays)
-        return list(found.values())
+            by_cell[key] = Rows(naming, distance=distance, **arrays)
+        return list(by_cell.values())
 
     @cached_property
     def cells(self) -> dict[str, dict[str, Any]]:
-        """run.json's cells by key; of one that serves several threats the first."""
-        found: dict[str, dict[str, Any]] = {}
+        """The cells of run.json by key; the first entry of a cell that serves several threats."""
+        by_key: dict[str, dict[str, Any]] = {}
         for cell in self.run["cells"]:
-            found.setdefault(cell["crafted"], cell)
-        return found
+            by_key.setdefault(cell["crafted"], cell)
+        return by_key
 
     def probe(self, defence: str, name: str) -> dict[str, Any] | None:
-        """What that probe measured of a defence; None where it did not run. May be {"error": text}."""
+        """Return the measurements of one probe of a defence, None if it did not run. May be {"error": text}."""
         return self.probes.get("defences", {}).get(defence, {}).get(name)
 
     def budgets(self, defence: str) -> list[tuple[str, float]]:
-        """(norm, radius) of each worst case of a defence."""
+        """Return (norm, radius) of each worst case of a defence."""
         return sorted(
-            {(norm, eps) for d, threat, norm, eps in self.speaking if d == defence and threat == WORST_CASE and eps > 0}
+            {(norm, eps) for d, threat, norm, eps in self.headline if d == defence and threat == WORST_CASE and eps > 0}
         )
 
-    def turned(self, defence: str, norm: str, eps: float, keep: Callable[[str, str, str], bool]) -> np.ndarray | None:
-        """Bool over the selected images: turned by any cell whose label (threat, route, attack) `keep` accepts.
+    def fooled(
+        self, defence: str, norm: str, eps: float, includes: Callable[[str, str, str], bool]
+    ) -> np.ndarray | None:
+        """Return a bool array over the selected images: fooled by any cell that `includes(threat, route, attack)`.
 
-        None where no such cell has rows.
+        None if no such cell has rows.
         """
-        fell = None
+        fooled = None
         for label, parts in self.scores.parts.items():
-            if label[0] != defence or label[1] == CLEAN or label[4:] != (norm, eps) or not keep(*label[1:4]):
+            if label[0] != defence or label[1] == CLEAN or label[4:] != (norm, eps) or not includes(*label[1:4]):
                 continue
             for part in parts.values():
                 if part.seen is not None:
-                    fell = (part.seen & ~part.right) if fell is None else fell | (part.seen & ~part.right)
-        return fell
+                    by_part = part.seen & ~part.right
+                    fooled = by_part if fooled is None else fooled | by_part
+        return fooled
 
-    def clean_right(self, defence: str) -> np.ndarray:
-        """Bool over the selected images: right without an attack, in every seed."""
-        right = np.ones(len(self.scores.selected), bool)
+    def clean_correct(self, defence: str) -> np.ndarray:
+        """Return a bool array over the selected images: classified correctly without an attack, in every seed."""
+        correct = np.ones(len(self.scores.selected), bool)
         for label, parts in self.scores.parts.items():
             if label[0] == defence and label[1] == CLEAN:
                 for part in parts.values():
-                    right &= part.right
-        return right
-
-    @staticmethod
-    def reference(budgets: list[tuple[str, float]]) -> tuple[str, float] | None:
-        """The budget at which things are said: linf 8/255 where there, else the smallest."""
-        for norm, eps in budgets:
-            if norm == "linf" and math.isclose(eps, USUAL_BUDGET, rel_tol=1e-6):
-                return norm, eps
-        return budgets[0] if budgets else None
+                    correct &= part.right
+        return correct
 
 
-def probed(name: str) -> Callable:
-    """Makes a check of what one probe measured of one defence into a check of a record.
+def reads_probe(name: str) -> Callable:
+    """Turn a check of one probe's measurements on one defence into a check of a record.
 
-    The check gets (record, defence, what was measured). Where the probe did not run nothing is said; one that raised
-    is said to be not applicable, with the error.
+    The decorated check receives (record, defence, measurements). It is skipped for a defence that was not probed, and
+    not applicable, with the error as evidence, if the probe raised one.
     """
 
     def wrap(check: Callable[["Record", dict, dict], Iterator[Answer]]) -> Callable[["Record"], Iterator[Answer]]:
         @functools.wraps(check)
         def over_defences(record: Record) -> Iterator[Answer]:
             for defence in record.defences:
-                found = record.probe(defence["name"], name)
-                if found is not None and "error" in found:
-                    yield Answer(defence["name"], NOT_APPLICABLE, f"not measured: {found['error']}")
-                elif found is not None:
-                    yield from check(record, defence, found)
+                measured = record.probe(defence["name"], name)
+                if measured is not None and "error" in measured:
+                    yield Answer(defence["name"], NOT_APPLICABLE, f"not measured: {measured['error']}")
+                elif measured is not None:
+                    yield from check(record, defence, measured)
 
         return over_defences
 

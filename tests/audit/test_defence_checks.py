@@ -3,12 +3,12 @@
 import pytest
 import torch
 from handmade import attacked
-from jobs import Blur, defence, evaluated
-from records import RIGHT, answer, folder
+from jobs import Blur, defence, white_box
+from records import RIGHT, answer, folder, measured
 from torch import Tensor, nn
 
-from s2snet.checks import findings
-from s2snet.evaluation import probes
+from s2snet.audit.checks import findings
+from s2snet.audit.probes.gradients import jumps_of
 
 FINE = {
     "randomness": {"logits": 0.0, "gradients": 0.0},
@@ -21,9 +21,9 @@ FINE = {
     ("changed", "said"),
     [
         ({}, "admitted"),
-        ({"randomness": {"logits": 0.1, "gradients": 0.1}}, "answers at random"),
-        ({"gradients": {"zero": 0.1}}, "has zero gradients"),
-        ({"inner": {"autograd_calls": 1, "called_again": []}}, "optimises inside"),
+        ({"randomness": {"logits": 0.1, "gradients": 0.1}}, "random answers"),
+        ({"gradients": {"zero": 0.1}}, "zero gradients"),
+        ({"inner": {"autograd_calls": 1, "called_again": []}}, "optimises in its forward pass"),
     ],
 )
 def test_admission_names_the_broken_rule(changed, said):
@@ -75,7 +75,8 @@ class Steps(nn.Module):
 
 def test_measured_of_small_purifiers():
     purifiers = {"blur": Blur(), "descending": Descending(), "twice": Twice(), "steps": Steps()}
-    here, _ = evaluated(defences=[defence(name, purifier) for name, purifier in purifiers.items()])
+    defences = [defence(name, purifier) for name, purifier in purifiers.items()]
+    here = measured(defences=defences, threats=white_box(), attacks={"fgsm": {}})
     said = {(found.defence, found.check): found for found in findings(here)}
     assert [said[name, "inner_optimisation"].verdict for name in purifiers] == ["pass", "fail", "warn", "pass"]
     assert [said[name, "jumps"].verdict for name in purifiers] == ["pass", "pass", "pass", "fail"]
@@ -89,7 +90,7 @@ def test_kinks_are_no_jumps():
     def share(function) -> float:
         start = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         way = 0.1 * torch.randn(start.shape, generator=torch.Generator().manual_seed(1)).sign()
-        return probes._jumps(lambda x: function(x).flatten(1).sum(dim=1), start, way)["median"]
+        return jumps_of(lambda x: function(x).flatten(1).sum(dim=1), start, way)["median"]
 
     assert share(lambda x: 3 * x) < 1e-3
     assert share(lambda x: 100 * (x - 0.5).relu()) < 0.2

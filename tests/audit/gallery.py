@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import s2snet
-from s2snet import checks, data, models
+from s2snet import data, models
 from s2snet.attacks import ATTACKS
+from s2snet.audit import checks
+from s2snet.audit.probes.measure import measure
+from s2snet.config.evaluation import evaluation_of
 from s2snet.config.runtime import Trainer
 from s2snet.data import Images
 from s2snet.evaluation.job import Job
@@ -298,7 +301,7 @@ def evaluated(entries: dict[str, Entry], output: Path) -> dict[str, Path]:
         groups.setdefault(name if alone else "together", {})[name] = entry
     folders = {}
     for number, group in enumerate(groups.values()):
-        folder = run(job(group, Path(output) / str(number)), lambda text: None)
+        folder = run(job(group, Path(output) / str(number)), lambda text: None, probe=measure)
         checks.write(folder)
         folders |= dict.fromkeys(group, folder)
     return folders
@@ -316,15 +319,14 @@ def job(entries: dict[str, Entry], output: Path) -> Job:
         "defences": [
             Defence(name, name, module, [], weights.fingerprint(module), "made up") for name, module in modules.items()
         ],
-        "threats": {
-            "gray_box": {"name": "gray_box", "routes": [], **ROUTES},
-            "white_box": {"name": "white_box", "routes": ["exact", "identity"], **ROUTES},
-        },
+        "output": Path(output),
+    }
+    options = {
+        "threats": {"gray_box": {"routes": [], **ROUTES}, "white_box": {"routes": ["exact", "identity"], **ROUTES}},
         "attacks": PGD,
         "budgets": {"linf": [EPS]},
-        "output": Path(output),
-        "count": entry.count,
+        "images": entry.count,
         "samples": 0,
         "trainer": Trainer(accelerator="cpu", progress=False),
     }
-    return Job(**(given | entry.job))
+    return Job(config=evaluation_of(**(options | entry.job)), **given)

@@ -12,7 +12,8 @@ from tiny import ROOT
 from torch import nn
 
 import s2snet
-from s2snet import checks
+from s2snet.audit import checks
+from s2snet.cli import audit as command_line
 from s2snet.evaluation.scores import read_table
 
 SOURCE = """
@@ -31,7 +32,7 @@ SMALL = [
     "trainer.progress=false",
     "output=out",
 ]
-QUICK = {"attacks": {"pgd": {"steps": 4}}, "threats": ["white_box"], "images": 12, "effort": "quick"}
+QUICK = {"attacks": {"pgd": {"steps": 4}}, "threats": ["white_box"], "images": 12, "audit": "quick"}
 
 
 def classifier() -> nn.Module:
@@ -51,7 +52,7 @@ def command(words: list[str], monkeypatch, capfd) -> tuple[int, str, str]:
     capfd.readouterr()
     status = 0
     try:
-        importlib.import_module("s2snet.audit").main()
+        command_line.main()
     except SystemExit as ended:
         if isinstance(ended.code, str):  # as the interpreter ends with it
             print(ended.code, file=sys.stderr)
@@ -100,11 +101,11 @@ def test_any_classifier_has_findings_a_verdict_and_a_page(tmp_path, capsys):
     assert {line["audit"] for line in read_table(tmp_path / "r/table.csv")} == {"WARN(1)"}
 
 
-def test_it_can_be_called_whether_or_not_the_module_was_imported(tmp_path):
-    module = importlib.import_module("s2snet.audit")
-    assert s2snet.audit is module and callable(s2snet.audit)
-    with pytest.raises(ValueError, match=r"^effort=ful \(did you mean 'full'\?\): allowed are quick, full$"):
-        s2snet.audit(classifier(), pictures(), effort="ful")
+def test_the_function_is_not_replaced_by_the_package_of_its_name(tmp_path):
+    package = importlib.import_module("s2snet.audit")
+    assert package.checks is checks and s2snet.audit is package.audit and callable(s2snet.audit)
+    with pytest.raises(ValueError, match=r"^audit=ful \(did you mean 'full'\?\): allowed are quick, full$"):
+        s2snet.audit(classifier(), pictures(), audit="ful")
     with pytest.raises(ValueError, match=r"^defended is in training mode"):
         s2snet.audit(classifier().train(), pictures(), output=tmp_path / "r")
 
@@ -143,15 +144,15 @@ def test_off_says_so_until_somebody_asks(tmp_path, monkeypatch, capfd):
     assert not (tmp_path / "r/audit.html").exists() and not (tmp_path / "r/probes.json").exists()
     status, out, _ = command(["r"], monkeypatch, capfd)
     assert status == 0 and out.startswith("Audit of defended: WARN(1)")
-    assert "made with <code>audit=off</code>" in (tmp_path / "r/audit.html").read_text()
+    assert "ran with <code>audit=off</code>" in (tmp_path / "r/audit.html").read_text()
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         ("nowhere", "nowhere: no finished evaluation there (no run.json)"),
-        ("table", "table: no rows.parquet there, and an audit reads the rows of images"),
-        ("r s", "r s: one result folder alone, or model=my_package.my_module:build"),
+        ("table", "table: no rows.parquet there; an audit reads the rows of every image"),
+        ("r s", "r s: expected one result folder, or model=my_package.my_module:build"),
         ("data=digits", "name one model, such as model=my_package.my_module:build"),
         ("model=own_audited", "classifier.target=own_audited: write my_package.my_module:function"),
         (
@@ -203,7 +204,7 @@ def test_attacks_and_threats_follow_each_other(given, wanted, monkeypatch, tmp_p
     class Stop(Exception):
         pass
 
-    def planned(job, say):
+    def planned(job, say, probe):
         from s2snet.evaluation.plan import plan
 
         found.update(cell.attack for cell in plan(job).cells if cell.source is not None)
@@ -222,9 +223,9 @@ def test_the_documentation_is_what_the_checks_say(monkeypatch):
     from audit_docs import markdown
 
     text = markdown()
-    assert (ROOT / "docs/audit.md").read_text() == text, "python scripts/audit_docs.py writes it anew"
+    assert (ROOT / "docs/audit.md").read_text() == text, "python scripts/audit_docs.py rewrites it"
     for section in text.partition("\n### ")[2].split("\n### "):
         name, claim, *why, remedy = section.partition("\n## ")[0].strip().split("\n\n")
         assert name.strip("`") in checks.CHECKS and claim.startswith("**") and claim.endswith(".**"), name
-        assert why, f"{name}: its docstring does not say why, nor when it fails"
+        assert why, f"{name}: its docstring explains neither why nor when it fails"
         assert remedy.removeprefix("*Remedy:*").strip(), f"{name}: its docstring has no remedy"

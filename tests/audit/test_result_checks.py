@@ -3,12 +3,12 @@
 import pytest
 import torch
 from handmade import EPS, attacked
-from jobs import evaluated, pictures
-from records import RIGHT, answer, folder, turned
+from jobs import defence, pictures, white_box
+from records import RIGHT, answer, folder, measured, turned
 
-from s2snet.checks import findings
+from s2snet.audit.checks import findings
+from s2snet.audit.probes.images import pixels_and_copies
 from s2snet.data import Images
-from s2snet.evaluation import probes
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,8 @@ def test_a_test_image_among_the_training_images():
         train.std,
     )
     for given, verdict in ((train, "pass"), (leaked, "fail")):
-        here, _ = evaluated(f"leak-{verdict}", train=given)
+        plain = {"defences": [defence("none")], "threats": white_box(), "attacks": {"fgsm": {}}}
+        here = measured(f"leak-{verdict}", train=given, **plain)
         (found,) = (finding for finding in findings(here) if finding.check == "leakage")
         assert found.verdict == verdict
     assert found.evidence.startswith("1 of 20")
@@ -136,6 +137,6 @@ def test_test_images_that_were_trained_on(train, verdict):
     seen, taken = (
         Images(x, torch.zeros(len(x)).long(), torch.arange(len(x)), ["0"]) for x in (test, train(test, noise))
     )
-    here = folder(attacked(RIGHT, "a"), data=probes.data(seen, taken))
+    here = folder(attacked(RIGHT, "a"), data=pixels_and_copies(seen, taken))
     (found,) = (finding for finding in findings(here) if finding.check == "leakage")
     assert found.verdict == verdict

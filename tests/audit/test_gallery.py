@@ -4,8 +4,8 @@ import gallery
 import pytest
 
 from s2snet.attacks import ATTACKS
-from s2snet.checks import findings
-from s2snet.checks.finding import FAIL, WARN
+from s2snet.audit.checks import findings
+from s2snet.audit.checks.finding import FAIL, WARN
 from s2snet.evaluation.scores import read_table
 
 ENTRIES = gallery.BROKEN | gallery.SOUND
