@@ -72,9 +72,8 @@ def fmn(
                 rest = nearest.missing_margin(rows) / dual_norm(gradient, norm).clamp(min=1e-30)
                 linear = distance(x, clean, norm).to(radius.dtype) + rest
                 linear = torch.maximum(torch.minimum(linear, 2 * radius), (1 + gamma) * radius)
-                oscillating = torch.where(
-                    fools, torch.minimum(radius, best_length) * (1 - change), radius * (1 + change)
-                )
+                shrunk, grown = torch.minimum(radius, best_length) * (1 - change), radius * (1 + change)
+                oscillating = torch.where(fools, shrunk, grown)
                 radius = torch.where(best_length.isfinite(), oscillating, linear)
             size = longest * (0.01 + 0.99 * decay)
             step_to = unit(gradient) if norm == "l2" else gradient.sign()
