@@ -16,8 +16,8 @@ from s2snet import checks, models
 from s2snet.config.choices import choose
 from s2snet.config.recipe import check
 from s2snet.config.runtime import Trainer
-from s2snet.data import ImageFiles, Images, Shards, Streamed, carved
-from s2snet.data.files import readable
+from s2snet.data import ImageFiles, Images, Shards, Streamed, split_validation
+from s2snet.data.image_files import first_readable
 from s2snet.evaluation.run import Job, run
 from s2snet.evaluation.scores import read_table
 from s2snet.models import Defended
@@ -111,7 +111,7 @@ def train_purifier(
     if shared is not None and (classifier is None or options or stage1):
         raise ValueError("a trained autoencoder has its options and its stage 1 behind it: give a classifier alone")
     recipes = {"1": _recipe("1", stage1), "2": _recipe("2", stage2)}
-    splits = carved(_images(images, None), validation_every)
+    splits = split_validation(_images(images, None), validation_every)
     channels, size = _goes_with(classifier, splits.train, recipes["2"])
     facts = {"channels": channels, "mean": splits.train.mean or (0.5,), "std": splits.train.std or (0.5,)}
     trained_on = splits.train.fingerprint()
@@ -315,7 +315,7 @@ def _images(
 
 def _first(images: Images | ImageFiles | Streamed) -> Tensor:
     """The first image that is whole; ValueError where it is not what all have to be."""
-    image = readable(images.__getitem__, 0, len(images))[0]
+    image = first_readable(images.__getitem__, 0, len(images))[0]
     if not isinstance(image, Tensor):
         is_one = type(image).__name__
     elif image.dtype != torch.float32 or image.dim() != 3:

@@ -172,14 +172,14 @@ def test_the_hubs_refusals_are_words():
     [
         ([], "the following arguments are required: command"),
         (["push", str(RELEASED / PURIFIER)], "the following arguments are required: USER/REPO"),
-        (["push", str(RELEASED / PURIFIER), "body"], "body: not a repository; write user/name"),
+        (["push", str(RELEASED / PURIFIER), "body"], "body: expected a repository, user/name"),
         (["push", "none.safetensors", "some/body"], "none.safetensors: no such weights file"),
         (["push", "spoilt.safetensors", "some/body"], "spoilt.safetensors: the tensors are not those the header"),
         (["push", "bare.safetensors", "some/body"], "bare.safetensors: the header has no kind, data, input, command"),
-        (["push", "a b.safetensors", "some/body"], "a b.safetensors: the hub takes names of letters"),
+        (["push", "a b.safetensors", "some/body"], "a b.safetensors: file names on the hub may contain letters"),
         (["push", str(RELEASED / PURIFIER), "some/body", "--license", "x: y"], "license=x: y: one word"),
         (["push", str(RELEASED / PURIFIER), "some/body", "--results", "none"], "none: no run.json and table.csv"),
-        (["push", str(RELEASED / PURIFIER), "some/body", "--dry-run", "full"], "full/README.md is there already"),
+        (["push", str(RELEASED / PURIFIER), "some/body", "--dry-run", "full"], "full/README.md exists already"),
     ],
 )
 def test_bad_input_is_one_line_and_sends_nothing(words, said, pretended, tmp_path, capsys):
@@ -201,7 +201,7 @@ def test_bad_input_is_one_line_and_sends_nothing(words, said, pretended, tmp_pat
 
 def test_a_private_push_does_not_land_in_a_public_repository(pretended):
     pretended.public = True
-    with pytest.raises(ValueError, match=r"some/body: exists and is public; nothing was sent"):
+    with pytest.raises(ValueError, match=r"some/body: exists and is public; nothing was uploaded"):
         hub.push(RELEASED / PURIFIER, "some/body", private=True)
     assert not pretended.commits
     pretended.public = False
@@ -211,7 +211,7 @@ def test_a_private_push_does_not_land_in_a_public_repository(pretended):
 
 def test_a_dry_run_sends_nothing(pretended, capsys):
     hub.main(["push", str(RELEASED / PURIFIER), "some/body", "--dry-run", "look"])
-    assert capsys.readouterr().out == "look/README.md: nothing was sent\n"
+    assert capsys.readouterr().out == "wrote look/README.md; nothing was uploaded\n"
     assert not pretended.asked and not pretended.commits
 
 

@@ -53,7 +53,7 @@ def launch(trainer) -> Ranks:
         return Ranks(device=_device(trainer.accelerator))
     from s2snet import torchvision_cpu
 
-    torchvision_cpu.mend()
+    torchvision_cpu.patch()
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 

@@ -16,7 +16,7 @@ from torch import nn
 from s2snet.attacks.balls import NORMS
 from s2snet.config.choices import choose
 from s2snet.config.runtime import Trainer
-from s2snet.data.files import damaged, readable
+from s2snet.data.image_files import find_damaged, first_readable
 from s2snet.evaluation import cells as planning
 from s2snet.evaluation import fitted, foreign, probing, progress, ranks, results
 from s2snet.evaluation.costs import Costs, shares
@@ -95,12 +95,12 @@ def plan(job: Job) -> Plan:
 
     ValueError, in one line, where files of selected images are damaged: none may be left out of an accuracy.
     """
-    broken = damaged(job.images, range(job.count))
+    broken = find_damaged(job.images, range(job.count))
     if broken:
         named = "; ".join(list(broken.values())[:3]) + ("; ..." if len(broken) > 3 else "")
         raise ValueError(f"{len(broken)} of {job.count} test images damaged; mend or remove them: {named}")
     total = len(job.images)
-    probe = torch.stack([readable(job.images.__getitem__, place, total)[0] for place in range(min(PROBE, total))])
+    probe = torch.stack([first_readable(job.images.__getitem__, place, total)[0] for place in range(min(PROBE, total))])
     shape = tuple(probe.shape[1:])
     data = {
         "name": job.name,

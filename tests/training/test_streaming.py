@@ -9,7 +9,7 @@ from tars import jpeg, member, pictures, write_shards, write_tar
 from tiny import evaluate, forked, kill_self, train
 
 from s2snet import data
-from s2snet.data.files import middle
+from s2snet.data.image_files import middle
 from s2snet.store import weights
 from s2snet.training import streaming
 from s2snet.training.stage import Stage
