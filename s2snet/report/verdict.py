@@ -4,8 +4,8 @@ Everything said here is computed from the table; nothing is written for a partic
 """
 
 from s2snet.evaluation.schema import CLEAN, USUAL_BUDGET, WORST_CASE
+from s2snet.report.formatting import budget_text, in_order, knowledge, percent, title_of
 from s2snet.report.palette import UNDEFENDED
-from s2snet.report.words import budget_text, in_order, knowledge, percent, title_of
 
 BROKEN, NO_GAIN, HOLDS, UNKNOWN = "broken", "no gain", "holds", "unknown"
 BROKEN_BELOW = 0.1  # of the clean accuracy
