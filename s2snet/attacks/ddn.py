@@ -40,8 +40,8 @@ def ddn(
     Args:
         steps: Number of gradient steps.
         step_size: Initial step length in pixel units, decayed to a hundredth by a cosine schedule. None takes twice
-            the distance to the boundary of the model linearised at each clean image. (The paper uses 1, whose
-            suitability depends on the data set.)
+            the distance to the boundary of the model linearised at each clean image. (The paper uses 1, which
+            suits some data sets and not others.)
         eps_start: Initial radius. None takes the linearised distance (the paper uses 1).
         gamma: Relative change of the radius per step.
         loss: The paper uses the cross-entropy, which for small logits pulls toward all classes at once instead of the

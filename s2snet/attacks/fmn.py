@@ -40,8 +40,8 @@ def fmn(
     Args:
         steps: Number of gradient steps.
         step_size: Initial step length in pixel units, decayed to a hundredth by a cosine schedule. None takes twice
-            the distance to the boundary of the model linearised at each clean image. (The paper uses 1, whose
-            suitability depends on the data set.)
+            the distance to the boundary of the model linearised at each clean image. (The paper uses 1, which
+            suits some data sets and not others.)
         gamma: Initial relative change of the radius per step, decayed likewise.
         bisections: Number of halvings of the final line search back to the clean image.
 

@@ -67,7 +67,7 @@ def picture(source: Path | bytes, channels: int = 3, name: str = "") -> Image.Im
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Convert the image to eight bits per channel without transparency."""
-    if image.mode.startswith("I"):  # 16-bit grey; `convert` would clip it
+    if image.mode.startswith("I"):  # 16-bit gray; `convert` would clip it
         values = np.array(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("32-bit values have no known range")

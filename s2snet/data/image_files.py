@@ -147,7 +147,7 @@ def first_readable(read: Callable[[int], Item], place: int, count: int, note: Ca
 
 
 def image_files(folder: Path) -> Iterator[str]:
-    """Yield the names, relative to the folder, of all image files below it, in sorted order.
+    """Yield the names, relative to the folder, of all image files below it, sorted within each folder.
 
     Image files are recognised by their extension; hidden files and folders are skipped. Links are followed, except
     back into a folder that contains them.

@@ -78,7 +78,7 @@ def percent_axis(axes: Axes) -> None:
 
 
 def label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Label the lines at their right ends, moving labels apart if they would overlap."""
+    """Label the lines at their right ends, moving labels that would overlap."""
     ends = sorted(ends, key=lambda end: end[0])
     places = [end[0] / 100 for end in ends]
     for i in range(1, len(places)):
