@@ -231,7 +231,7 @@ def autoattack(model: nn.Module) -> dict[str, Callable]:
 def adv_lib(model: nn.Module) -> dict[str, Callable]:
     from s2snet import torchvision_cpu
 
-    torchvision_cpu.mend()  # it imports torchvision
+    torchvision_cpu.patch()  # it imports torchvision
     # its plots want visdom, which nothing here uses
     sys.modules.setdefault("visdom", ModuleType("visdom")).Visdom = object
     from adv_lib import attacks

@@ -21,8 +21,8 @@ from s2snet.config.networks import Data
 from s2snet.config.option import check
 from s2snet.config.recipe import Recipe, Stage1Recipe, Stage2Recipe
 from s2snet.config.runtime import Trainer
-from s2snet.data import ImageFiles, Images, Shards, Streamed, carved
-from s2snet.data.files import readable
+from s2snet.data import ImageFiles, Images, Shards, Streamed, split_validation
+from s2snet.data.image_files import first_readable
 from s2snet.evaluation.job import Job
 from s2snet.evaluation.run import run
 from s2snet.evaluation.scores import read_table
@@ -76,7 +76,7 @@ def train_purifier(
     if shared is not None and (classifier is None or options or stage1):
         raise ValueError("a trained autoencoder takes neither options nor stage1, and needs a classifier")
     recipe1, recipe2 = _recipe(Stage1Recipe, "stage1", stage1), _recipe(Stage2Recipe, "stage2", stage2)
-    splits = carved(_images(images, None), validation_every)
+    splits = split_validation(_images(images, None), validation_every)
     channels, size = _check_images(splits.train, classifier, recipe2)
     run = TwoStages(
         output=Path(output),
@@ -231,7 +231,7 @@ def _images(
 
 def _first(images: Images | ImageFiles | Streamed) -> Tensor:
     """The first image that is whole; ValueError where it is not what all have to be."""
-    image = readable(images.__getitem__, 0, len(images))[0]
+    image = first_readable(images.__getitem__, 0, len(images))[0]
     if not isinstance(image, Tensor):
         is_one = type(image).__name__
     elif image.dtype != torch.float32 or image.dim() != 3:

@@ -14,8 +14,8 @@ from pathlib import Path
 from s2snet.evaluation.schema import CLEAN, WORST_CASE
 from s2snet.evaluation.scores import headline, read_table
 from s2snet.report.details import by_route
+from s2snet.report.formatting import budget_text, percent, title_of
 from s2snet.report.verdict import budgets_of
-from s2snet.report.words import budget_text, percent, title_of
 
 
 def markdown(folder: Path) -> str:

@@ -128,7 +128,7 @@ def test_doctor_names_a_pair_that_does_not_fit(monkeypatch, capsys):
 
     monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["numpy", "torch==1.2.3"])
     (line,) = broken(capsys)
-    assert f"needs torch 1.2.3, not {torch.__version__}: pip install -c constraints.txt torch torchvision" in line
+    assert f"needs torch 1.2.3, got {torch.__version__}: pip install -c constraints.txt torch torchvision" in line
 
 
 def test_doctor_names_a_missing_torchvision(monkeypatch, capsys):
@@ -154,7 +154,7 @@ def test_doctor_names_what_does_not_import(monkeypatch, capsys):
 
     monkeypatch.setattr(doctor.importlib, "import_module", import_module)
     (line,) = broken(capsys)
-    assert "torchmetrics does not import (operator torchvision::nms does not exist and more): pip install" in line
+    assert "torchmetrics cannot be imported (operator torchvision::nms does not exist and more): pip install" in line
 
 
 def test_doctor_names_a_folder_that_cannot_be_written(monkeypatch, capsys):
@@ -163,4 +163,4 @@ def test_doctor_names_a_folder_that_cannot_be_written(monkeypatch, capsys):
 
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
     (line,) = broken(capsys)
-    assert "the working folder cannot be written (Permission denied): give runs=FOLDER and output=FOLDER" in line
+    assert "the working folder is not writable (Permission denied): set runs=FOLDER and output=FOLDER" in line

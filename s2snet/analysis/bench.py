@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from s2snet import api
 from s2snet.atomic_io import make_whole, write_whole
 from s2snet.data import Splits
-from s2snet.data.files import readable
+from s2snet.data.image_files import first_readable
 from s2snet.models import Defended, freeze
 from s2snet.store import weights
 from s2snet.store.defences import Defence
@@ -99,7 +99,7 @@ class Bench:
         source = getattr(self.splits, split)
         total = len(source) if count is None else min(count, len(source))
         places = evenly(total, len(source)) if spread else range(total)
-        items = [readable(source.__getitem__, place, len(source) if spread else total)[:3] for place in places]
+        items = [first_readable(source.__getitem__, place, len(source) if spread else total)[:3] for place in places]
         if not items:
             raise ValueError(f"study={self.study}: data={self.data} has no {split} images")
         images, labels, index = zip(*items, strict=True)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s2snet.data.files import readable
+from s2snet.data.image_files import first_readable
 from s2snet.evaluation.cells import Cell, attack_of, key_of
 from s2snet.evaluation.engine import reason_of, repeatable
 from s2snet.evaluation.ledger import Ledger
@@ -43,7 +43,7 @@ def perturbation(cell: Cell, train: Any, device: torch.device, **other: int) -> 
     def endless() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             for places in torch.randperm(len(train), generator=draw).split(BATCH):
-                items = [readable(train.__getitem__, int(place), len(train)) for place in places]
+                items = [first_readable(train.__getitem__, int(place), len(train)) for place in places]
                 labels = torch.tensor([int(item[1]) for item in items])
                 yield torch.stack([item[0] for item in items]).to(device), labels.to(device)
 
@@ -140,4 +140,4 @@ def _fitted(
 def batches(train: Any) -> Callable[[Tensor], Tensor]:
     """Return a function from places to training images; a damaged file is replaced by the next, as in training."""
     read = train.__getitem__
-    return lambda places: torch.stack([readable(read, int(place), len(train))[0] for place in places])
+    return lambda places: torch.stack([first_readable(read, int(place), len(train))[0] for place in places])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from s2snet.config.choices import choose
-from s2snet.data.files import damaged, readable
+from s2snet.data.image_files import find_damaged, first_readable
 from s2snet.evaluation import foreign
 from s2snet.evaluation.cells import Cell, PlannedAttack, planned_attack
 from s2snet.evaluation.costs import Costs
@@ -57,7 +57,7 @@ def plan(job: Job) -> Plan:
     """
     _refuse_damaged(job)
     total = len(job.images)
-    probe = torch.stack([readable(job.images.__getitem__, place, total)[0] for place in range(min(PROBE, total))])
+    probe = torch.stack([first_readable(job.images.__getitem__, place, total)[0] for place in range(min(PROBE, total))])
     shape = tuple(probe.shape[1:])
     copy = _once(lambda part: folded(part, probe))  # a part that several defences share is copied once
     inputs = Inputs(
@@ -71,7 +71,7 @@ def plan(job: Job) -> Plan:
 
 
 def _refuse_damaged(job: Job) -> None:
-    broken = damaged(job.images, range(job.count))
+    broken = find_damaged(job.images, range(job.count))
     if broken:
         named = "; ".join(list(broken.values())[:3]) + ("; ..." if len(broken) > 3 else "")
         raise ValueError(f"{len(broken)} of {job.count} test images are damaged; fix or remove them: {named}")

@@ -55,7 +55,7 @@ def launch(trainer: Trainer) -> Ranks:
         return Ranks(device=device_of(trainer.accelerator))
     from s2snet import torchvision_cpu
 
-    torchvision_cpu.mend()
+    torchvision_cpu.patch()
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 

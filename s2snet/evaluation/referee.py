@@ -71,7 +71,7 @@ def quality(purified: Tensor, images: Tensor) -> dict[str, np.ndarray]:
     """
     from s2snet import torchvision_cpu
 
-    torchvision_cpu.mend()
+    torchvision_cpu.patch()
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
     values: dict[str, list[Tensor]] = {}

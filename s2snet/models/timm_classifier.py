@@ -46,7 +46,7 @@ def timm_weights(arch: str, name: str) -> Entry:
 
 
 def _timm(arch: str):
-    torchvision_cpu.mend()
+    torchvision_cpu.patch()
     try:
         import timm
     except ModuleNotFoundError:

@@ -47,7 +47,7 @@ def torchvision_weights(arch: str, name: str, setting: str = "classifier.weights
 
 
 def _models():
-    torchvision_cpu.mend()
+    torchvision_cpu.patch()
     from torchvision import models
 
     return models

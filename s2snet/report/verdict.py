@@ -5,8 +5,8 @@ Every sentence is computed from the table; none is written for a particular resu
 
 from s2snet.evaluation.schema import CLEAN, WORST_CASE
 from s2snet.evaluation.scores import headline_budget
+from s2snet.report.formatting import budget_text, in_order, knowledge, percent, title_of
 from s2snet.report.palette import UNDEFENDED
-from s2snet.report.words import budget_text, in_order, knowledge, percent, title_of
 
 BROKEN, NO_GAIN, HOLDS, UNKNOWN = "broken", "no gain", "holds", "unknown"
 BROKEN_BELOW = 0.1  # of the clean accuracy

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from s2snet.atomic_io import write_whole
-from s2snet.data.files import damaged
+from s2snet.data.image_files import find_damaged
 
 DAMAGED = "damaged.txt"
 
@@ -27,7 +27,7 @@ class Skipped:
 
     def without(self, images: Any, part: str) -> Any:
         """The images less those that are damaged, found by reading all of them once; ValueError where none is left."""
-        found = damaged(images, range(len(images)))
+        found = find_damaged(images, range(len(images)))
         if not found:
             return images
         if len(found) == len(images):

@@ -83,7 +83,7 @@ def test_least_likely_ends_in_the_least_likely_class():
 
 def test_least_likely_refuses_targets():
     model, images, labels = problem(3, 9, count=2)
-    with pytest.raises(ValueError, match="least_likely picks its targets itself"):
+    with pytest.raises(ValueError, match="least_likely chooses its own targets"):
         call("least_likely", model, images, labels, targets=labels)
 
 

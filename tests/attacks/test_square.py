@@ -66,5 +66,5 @@ def test_more_steps_of_the_same_schedule_lose_nothing():
 @pytest.mark.parametrize("area", [0.0, 1.5])
 def test_an_area_is_a_share(area):
     model, images, labels = problem(classes=3)
-    with pytest.raises(ValueError, match="a share above 0, at most 1"):
+    with pytest.raises(ValueError, match="must be above 0 and at most 1"):
         square(model, images, labels, eps=0.1, area=area)

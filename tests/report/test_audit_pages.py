@@ -11,7 +11,7 @@ from result_folder import DEFENCES, make
 
 from s2snet.report import findings, write_report
 from s2snet.report.audit_page import write_audit
-from s2snet.report.terminal import audited as lines_of
+from s2snet.report.terminal import audit_lines as lines_of
 from s2snet.report.terminal import print_audit
 
 PAGES = ("report.html", "audit.html")

@@ -16,7 +16,7 @@ from s2snet.models.vgg16 import LAYERS
 from s2snet.store import networks, paths, weights
 from s2snet.training.from_config import _build
 
-torchvision_cpu.mend()
+torchvision_cpu.patch()
 from torchvision import models as torchvision  # noqa: E402
 
 REAL = os.environ.get("S2SNET_DATA", "nowhere")

@@ -11,7 +11,7 @@ from s2snet.analysis.bench import Bench, Sample
 from s2snet.analysis.regions.maps import importance_maps, oracle_map, smallest, smoothed
 from s2snet.analysis.regions.parts import Knowledge, own_maps, per_input
 from s2snet.attacks import Noise, apgd
-from s2snet.data.files import readable
+from s2snet.data.image_files import first_readable
 
 IMPORTANCES = ("gradient_x_input", "integrated_gradients", "occlusion")
 FACTOR = 2.0  # eps=null: so many times the median of the smallest perturbations, most images then fall
@@ -98,6 +98,6 @@ def _spread(bench: Bench, count: int) -> Sample:
     """That many training images from all over the split: some data sets are ordered by class."""
     source = bench.splits.train
     places = torch.linspace(0, len(source) - 1, min(count, len(source))).round().int().tolist()
-    items = [readable(source.__getitem__, place, len(source))[:3] for place in places]
+    items = [first_readable(source.__getitem__, place, len(source))[:3] for place in places]
     images, labels, index = zip(*items, strict=True)
     return Sample(torch.stack(images).to(bench.device), torch.tensor(labels).to(bench.device), torch.tensor(index))

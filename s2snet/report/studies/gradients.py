@@ -6,9 +6,9 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from s2snet.report.figures.curves import percent_axis, room, shortened
+from s2snet.report.formatting import title_of
 from s2snet.report.palette import LIGHT, MARKERS, colour, slots
 from s2snet.report.studies.figure import Figure
-from s2snet.report.words import title_of
 
 TITLE = "Gradients and index maps"
 QUESTION = (

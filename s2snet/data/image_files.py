@@ -1,4 +1,4 @@
-"""Data sets of image files that are read when they are asked for: what lies below a folder, and one split of it."""
+"""List the image files below a folder, and read them on demand as a data set."""
 
 import functools
 import hashlib
@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from s2snet.data.decode import MOST_PIXELS, Damaged, decode, one_line, picture
+from s2snet.data.decode import MAX_PIXELS, Damaged, decode, one_line, picture
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"}
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"}
 UNLABELLED = -1
-AT_ONCE = min(16, os.cpu_count() or 1)  # files read in parallel where many are checked
+READERS = min(16, os.cpu_count() or 1)  # threads that check or hash many files
 
 Item = TypeVar("Item")
 
@@ -26,10 +26,10 @@ Item = TypeVar("Item")
 class ImageFiles(Dataset):
     """Image files below `root`: item k is (float32 [channels, size, size] in [0, 1], label int, index int).
 
-    The shorter side is resized to `resize` and the middle size x size taken: bilinear and antialiased, in eight bits
-    by Pillow, as torchvision's classification presets do with a PIL image and as published accuracies were measured.
-    A file that is no whole image raises Damaged. Labels are UNLABELLED where there are none. `index`, `classes`,
-    `mean` and `std` are what they are for Images.
+    The shorter side is resized to `resize` and the central size x size is cropped: bilinear and antialiased, in eight
+    bits by Pillow, as in torchvision's classification presets, with which published accuracies were measured. Reading
+    a file that is not a complete image raises Damaged. Missing labels are UNLABELLED. `index`, `classes`, `mean` and
+    `std` are as in Images.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ImageFiles(Dataset):
     ):
         self.root, self.labels, self.index, self.classes = root, labels, index, classes
         self.size, self.resize, self.channels, self.mean, self.std = size, resize, channels, mean, std
-        # One run of bytes: a list of strings would be copied into every worker, by the counting of references.
+        # One bytes object: reference counting would copy a list of strings into every worker process.
         encoded = [os.fsencode(name) for name in names]
         self._names, self._ends = b"".join(encoded), np.cumsum([0, *map(len, encoded)])
 
@@ -60,7 +60,7 @@ class ImageFiles(Dataset):
         return image.float() / 255, *self._facts(place)
 
     def whole(self, place: int) -> tuple[Tensor, int, int]:
-        """The item with the file's own pixels, uint8 [channels, H, W], for augmentation to crop from."""
+        """Return the item at the file's own size, uint8 [channels, H, W], for augmentation to crop from."""
         return decode(self.path(place), self.channels), *self._facts(place)
 
     def path(self, place: int) -> Path:
@@ -68,16 +68,16 @@ class ImageFiles(Dataset):
         return self.root / os.fsdecode(self._names[self._ends[place] : self._ends[place + 1]])
 
     def only(self, places: Sequence[int]) -> "ImageFiles":
-        """The data set of these places alone; each image keeps its index."""
+        """Return the subset at these positions; each image keeps its index."""
         names = [str(self.path(place).relative_to(self.root)) for place in places]
         chosen = torch.as_tensor(places, dtype=torch.int64)
         transform = (self.classes, self.size, self.resize, self.channels, self.mean, self.std)
         return ImageFiles(self.root, names, self.labels[chosen], self.index[chosen], *transform)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the files' bytes, names, labels and indices and the transform. Decodes nothing."""
+        """Return the SHA-256 (hex) of the files' bytes, names, labels, indices and transform, without decoding."""
         digest = hashlib.sha256(f"{self.resize} {self.size} {self.channels}".encode())
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             for place, content in enumerate(pool.map(self._digest, range(len(self)))):
                 digest.update(repr((self._facts(place), os.fsencode(self.path(place).relative_to(self.root)))).encode())
                 digest.update(content)
@@ -87,7 +87,7 @@ class ImageFiles(Dataset):
         try:
             with open(self.path(place), "rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
-        except OSError:  # reading the image will say so
+        except OSError:  # reported when the image is read
             return b""
 
     def _facts(self, place: int) -> tuple[int, int]:
@@ -95,9 +95,9 @@ class ImageFiles(Dataset):
 
 
 def middle(image: Image.Image, resize: int, size: int, name: str) -> Tensor:
-    """The middle size x size of the picture with its shorter side made `resize`, as uint8 [C, size, size].
+    """Resize the shorter side to `resize` and return the central crop, uint8 [C, size, size].
 
-    Damaged for one so narrow that it would grow beyond MOST_PIXELS: a bomb that goes off in resizing.
+    Raises Damaged if the image is so narrow that resizing would exceed MAX_PIXELS.
     """
     refuse_narrow(image, resize, name)
     functional = _functional()
@@ -105,16 +105,15 @@ def middle(image: Image.Image, resize: int, size: int, name: str) -> Tensor:
 
 
 def refuse_narrow(image: Image.Image, resize: int, name: str) -> None:
-    """Damaged where the picture would have more than MOST_PIXELS with its shorter side made `resize`."""
+    """Raise Damaged if resizing the shorter side to `resize` would exceed MAX_PIXELS."""
     short, long = sorted(image.size)
-    if long * resize**2 > short * MOST_PIXELS:
-        raise Damaged(
-            f"{one_line(name)}: {image.width} x {image.height} pixels; too long to make the shorter side {resize}"
-        )
+    if long * resize**2 > short * MAX_PIXELS:
+        pixels = f"{image.width} x {image.height} pixels"
+        raise Damaged(f"{one_line(name)}: {pixels}, too narrow to resize the shorter side to {resize}")
 
 
-def damaged(images: Any, places: Sequence[int]) -> dict[int, str]:
-    """{place: `PATH: reason`} of the places whose file is no whole image. Reads them all, several at once.
+def find_damaged(images: Any, places: Sequence[int]) -> dict[int, str]:
+    """Return {position: `PATH: reason`} of the damaged files at these positions. Reads all of them, in parallel.
 
     Empty for data in memory.
     """
@@ -128,14 +127,15 @@ def damaged(images: Any, places: Sequence[int]) -> dict[int, str]:
             return str(error)
         return None
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return {place: said for place, said in zip(places, pool.map(reason, places), strict=True) if said}
+    with ThreadPoolExecutor(READERS) as pool:
+        reasons = zip(places, pool.map(reason, places), strict=True)
+        return {place: text for place, text in reasons if text}
 
 
-def readable(read: Callable[[int], Item], place: int, count: int, note: Callable[[str], None] = str) -> Item:
-    """`read(place)`, or, where that file is damaged, what the next of the `count` places gives; `note` is told.
+def first_readable(read: Callable[[int], Item], place: int, count: int, note: Callable[[str], None] = str) -> Item:
+    """Return `read(place)`, or that of the next of `count` positions if the file is damaged; `note` gets the reason.
 
-    So who comes in for a damaged image follows from its place alone.
+    The replacement of a damaged image thus depends only on its position.
     """
     for step in range(count):
         try:
@@ -147,36 +147,36 @@ def readable(read: Callable[[int], Item], place: int, count: int, note: Callable
 
 
 def image_files(folder: Path) -> Iterator[str]:
-    """The names, relative to the folder, of the image files anywhere below it.
+    """Yield the names, relative to the folder, of all image files below it, sorted within each folder.
 
-    What an image file is, its ending says; hidden files and folders are passed over. Links are followed, as data are
-    often linked to from elsewhere, but not back into a folder that they lie in.
+    Image files are recognised by their extension; hidden files and folders are skipped. Links are followed, except
+    back into a folder that contains them.
     """
 
     def below(path: str, prefix: str, parents: frozenset) -> Iterator[str]:
-        this = os.stat(path)
-        key = (this.st_dev, this.st_ino)
+        status = os.stat(path)
+        key = (status.st_dev, status.st_ino)
         if key in parents:
             return
-        with os.scandir(path) as items:
-            there = sorted(items, key=lambda item: item.name)
-        for item in there:
-            if item.name.startswith("."):
+        with os.scandir(path) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        for entry in ordered:
+            if entry.name.startswith("."):
                 continue
-            if item.is_dir():
-                yield from below(item.path, f"{prefix}{item.name}/", parents | {key})
-            elif os.path.splitext(item.name)[1].lower() in ENDINGS:
-                yield prefix + item.name
+            if entry.is_dir():
+                yield from below(entry.path, f"{prefix}{entry.name}/", parents | {key})
+            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                yield prefix + entry.name
 
     return below(str(folder), "", frozenset())
 
 
 @functools.cache
 def _functional():
-    """torchvision's functions on images; imported with the first image, which takes seconds."""
+    """Return torchvision's image functions, imported on first use because that takes seconds."""
     from s2snet import torchvision_cpu
 
-    torchvision_cpu.mend()
+    torchvision_cpu.patch()
     from torchvision.transforms.v2 import functional
 
     return functional

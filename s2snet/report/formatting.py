@@ -1,4 +1,4 @@
-"""Names, budgets and shares as the page writes them. An unknown name gets its own words as a title."""
+"""Format names, budgets and shares for display. Unknown names are shown with spaces for underscores."""
 
 from collections.abc import Iterable
 
@@ -35,37 +35,37 @@ TITLES = {
     "l0": "L\u2080",
 }
 
-# What an attacker of each threat has, as the end of "it keeps 97.8 % ...".
+# The attacker's knowledge for each threat, as the end of "it keeps 97.8 % ...".
 KNOWLEDGE = {
     "gray_box": "when the attacker does not know it",
     "white_box": "when the attacker knows it",
-    "transfer": "against images made on other models",
-    "query": "when the attacker only sees its answers",
+    "transfer": "against images crafted on other models",
+    "query": "when the attacker only sees its predictions",
     "universal": "against one perturbation for all images",
-    "foreign": "against images from elsewhere",
+    "foreign": "against images supplied from outside",
 }
 
-LARGEST_TENTH = 32  # up to here a radius of k/255 is written so for a k with one decimal; 0.3 stays 0.3
+MAX_TENTHS = 32  # largest k with one decimal for which a radius is written as k/255; 0.3 stays 0.3
 
 
 def title_of(name: str) -> str:
-    """A readable name."""
+    """Return a readable name."""
     return TITLES.get(name, name.replace("_", " "))
 
 
 def knowledge(threat: str) -> str:
-    """What the attacker has, as the end of a sentence."""
+    """Return the attacker's knowledge as the end of a sentence."""
     return KNOWLEDGE.get(threat, f"under {title_of(threat)}")
 
 
 def in_order(threats: Iterable[str]) -> list[str]:
-    """Threats as they are told: those with words of their own first, gray box and white box at the head."""
+    """Return the threats in display order: those in KNOWLEDGE first, in its order, then alphabetically."""
     known = list(KNOWLEDGE)
     return sorted(threats, key=lambda threat: (known.index(threat) if threat in known else len(known), threat))
 
 
 def budget_text(budget: float | None, norm: str) -> str:
-    """8/255 where that is exact, a plain number elsewhere; nothing for the clean line, "smallest" without a limit."""
+    """Return 8/255 if that is exact, else a plain number; "" for clean lines, "smallest" for unlimited budgets."""
     if not norm:
         return ""
     if budget is None or budget == float("inf"):
@@ -74,13 +74,13 @@ def budget_text(budget: float | None, norm: str) -> str:
     whole, tenths = round(levels), round(levels, 1)
     if norm == "linf" and abs(levels - whole) < 1e-6:
         return f"{whole}/255"
-    if norm == "linf" and abs(levels - tenths) < 1e-6 and tenths < LARGEST_TENTH:
+    if norm == "linf" and abs(levels - tenths) < 1e-6 and tenths < MAX_TENTHS:
         return f"{tenths:g}/255"
     return f"{budget:.4g}"
 
 
 def percent(share: float | None, unit: bool = True) -> str:
-    """97.8 %, with one decimal, and never 100.0 or 0.0 for a share that is neither."""
+    """Return a share in percent with one decimal; only shares of exactly 1 or 0 give 100.0 or 0.0."""
     if share is None:
         return "\u2013"
     text = f"{100 * share:.1f}"
@@ -92,7 +92,7 @@ def percent(share: float | None, unit: bool = True) -> str:
 
 
 def interval_text(line: dict) -> str:
-    """27.1-36.0, the ends of the interval in percent."""
+    """Return the ends of the interval in percent, such as 27.1-36.0."""
     if line["accuracy"] is None:
         return ""
     return f"{percent(line['low'], unit=False)}\u2013{percent(line['high'], unit=False)}"
