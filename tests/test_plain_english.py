@@ -57,7 +57,7 @@ PLAIN = {
     "what (there is|is there)": "what exists, what is available",
     "nobody (looks?|asked)": "the audit is off; was not requested",
     "(file|module|function|line|folder|row) an? (attack|cell|check|choice|figure|image|stage|study)": "per",
-    "(?-i:[Hh](e|im|is|imself))": "the attacker, they",
+    "(?-i:he|him|his|himself)": "the attacker, they",
     "so many(?! that)": "this number of, N",
     "(\\w*Error|None|null|NaN|nothing|empty|zero)(, in one line)?,? where": "if",
     "speaking": "headline",
