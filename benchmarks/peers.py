@@ -232,7 +232,7 @@ def adv_lib(model: nn.Module) -> dict[str, Callable]:
     from s2snet import torchvision_cpu
 
     torchvision_cpu.mend()  # it imports torchvision
-    # its plots import visdom, which is not used here
+    # its plots want visdom, which nothing here uses
     sys.modules.setdefault("visdom", ModuleType("visdom")).Visdom = object
     from adv_lib import attacks
 
