@@ -14,6 +14,7 @@ NOT_YET = (
     "conf/autoencoder",
     "conf/defence",
     "conf/evaluate.yaml",
+    "conf/logger",
     "conf/recipe",
     "conf/study",
     "conf/threat",
