@@ -3,10 +3,6 @@
 Importing this package does not import torch; `s2snet.load` imports it on first use.
 """
 
-# `s2snet.audit` is this function and also a package. The package is imported first, here, so that no later import of it
-# replaces the function; its modules are imported as `from s2snet.audit import checks`.
-from s2snet.audit import audit as audit
-
 __version__ = "0.1.0"
 
 
@@ -19,6 +15,10 @@ def __getattr__(name: str):
         from s2snet import api
 
         return getattr(api, name)
+    if name == "audit":
+        import importlib
+
+        return importlib.import_module("s2snet.audit")
     if name == "Defended":
         from s2snet.models import Defended
 

