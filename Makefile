@@ -14,8 +14,9 @@ demo: $(READY) ## train all stages on digits, evaluate them and write the report
 	$(BIN)/python train.py -m stage=classifier,1,2,adversarial data=digits overwrite=true
 	$(BIN)/python evaluate.py data=digits trainer=ddp_cpu images=120 'threat.white_box.routes=[exact,identity]'
 
-study: $(READY) ## all five analyses on digits, on the weights that come with the project (ten minutes)
-	$(BIN)/python analyse.py study=[gradients,relations,linearity,directions,regions] weights=checkpoints/released/digits
+study: $(READY) ## run all studies on digits, with the released weights (ten minutes)
+	$(BIN)/python analyse.py weights=checkpoints/released/digits \
+		study=[$$($(BIN)/python -c 'from s2snet.analysis import STUDIES; print(*STUDIES, sep=",")')]
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest
@@ -32,7 +33,7 @@ bench: $(READY) ## compare the speed of attacks with other libraries (installs t
 clean: ## remove the environment, but not runs and results
 	rm -rf $(VENV)
 
-$(READY): setup.cfg constraints.txt
+$(READY): setup.py setup.cfg constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python %d.%d: 3.11 to 3.13 is needed; make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch torchvision

@@ -1,9 +1,11 @@
-"""How the study of directions is shown (analysis/directions.py)."""
+"""Figures of study=directions: accuracy and attacks in subspaces, scores and labels along directions."""
 
 from itertools import pairwise
+from typing import Any
 
 from matplotlib.axes import Axes
 
+from s2snet.analysis.intervals import share
 from s2snet.report.figures.curves import percent_axis
 from s2snet.report.palette import LIGHT, MARKERS
 from s2snet.report.studies.figure import Figure
@@ -14,16 +16,18 @@ QUESTION = (
     "arXiv 1807.04200)? Per class: directions along which its score bends most, what happens along them, and what "
     "accuracy and attacks are left inside the subspaces that they span."
 )
-TINTS = {
+Rows = list[dict[str, Any]]
+COLOURS = {
     "most": 1, "least": 2, "first": 3, "last": 4, "attacks": 5, "first_and_last": 6, "random": 0, "universal": 7,
 }  # fmt: skip
-WORDS = {
+TITLES = {
     "most": "most curved", "least": "least curved", "first": "most convex", "last": "most concave",
     "attacks": "of attacks", "first_and_last": "both ends", "random": "random", "universal": "universal",
 }  # fmt: skip
 
 
-def figures(tables: dict) -> list[Figure]:
+def figures(tables: dict[str, Rows]) -> list[Figure]:
+    """Return all figures; none if the study found no curvature and stopped."""
     if "subspaces" not in tables:
         return []
     subspaces, traces, lines = tables["subspaces"], tables["traces"], tables["lines"]
@@ -33,7 +37,7 @@ def figures(tables: dict) -> list[Figure]:
             "accuracy",
             "Accuracy in a subspace",
             lambda axes: _accuracy(axes, subspaces),
-            "Test images projected onto so many dimensions, the mean of the rest restored; with 95 % intervals.",
+            "Test images projected onto a subspace, with the mean of the rest restored; bands are 95 % intervals.",
             **right,
         ),
         Figure(
@@ -47,7 +51,7 @@ def figures(tables: dict) -> list[Figure]:
             "trade_off",
             "Accuracy against cheap attacks",
             lambda axes: _trade_off(axes, subspaces),
-            "A point per subspace; a line follows one kind as its dimensions grow.",
+            "A point per subspace; a line connects subspaces of one kind by growing dimension.",
             **right,
         ),
         Figure(
@@ -74,7 +78,7 @@ def figures(tables: dict) -> list[Figure]:
         *(
             Figure(
                 f"lines_{kind}",
-                f"First class, {WORDS[kind]} direction",
+                f"First class, {TITLES[kind]} direction",
                 lambda axes, kind=kind: _lines(axes, lines, kind),
                 "Its score along the direction, a line per image.",
             )
@@ -84,27 +88,27 @@ def figures(tables: dict) -> list[Figure]:
             "constants",
             "Constant steps",
             lambda axes: _constants(axes, tables["constants"]),
-            "Labels that one and the same step changes, direction by direction, sorted.",
+            "Share of labels changed by one step for all images, a point per direction, sorted.",
             **right,
         ),
     ]
 
 
 def _curves(axes: Axes, curves: dict[str, list[tuple[float, ...]]]) -> None:
-    """A line per name through (x, y) or (x, y, low, high), with its name at the right end."""
+    """Draw a line per name through (x, y) or (x, y, low, high), with its title at the right end."""
     ends = []
     for name, points in curves.items():
-        tint = LIGHT[TINTS[name]]
+        tint = LIGHT[COLOURS[name]]
         x, y, *bounds = zip(*points, strict=True)
         if bounds:
             axes.fill_between(x, *bounds, color=tint, alpha=0.12, linewidth=0)
-        axes.plot(x, y, color=tint, linewidth=1.5, marker=MARKERS[TINTS[name]], markersize=3.5, zorder=3)
+        axes.plot(x, y, color=tint, linewidth=1.5, marker=MARKERS[COLOURS[name]], markersize=3.5, zorder=3)
         ends.append((y[-1], name))
     low, high = axes.get_ylim()
     place = -1.0
     for y, name in sorted(ends):
         place = max((y - low) / (high - low), place + 0.075)
-        axes.text(1.03, place, WORDS[name], color=LIGHT[TINTS[name]], va="center", transform=axes.transAxes)
+        axes.text(1.03, place, TITLES[name], color=LIGHT[COLOURS[name]], va="center", transform=axes.transAxes)
 
 
 def _plain(axes: Axes) -> None:
@@ -115,52 +119,51 @@ def _plain(axes: Axes) -> None:
     axes.tick_params(length=0)
 
 
-def _by(rows: list[dict], *columns: str) -> dict:
-    found: dict = {}
+def _by(rows: Rows, column: str) -> dict[Any, Rows]:
+    """Return the rows by their value in a column."""
+    groups: dict[Any, Rows] = {}
     for row in rows:
-        key = tuple(row[column] for column in columns)
-        found.setdefault(key[0] if len(key) == 1 else key, []).append(row)
-    return found
+        groups.setdefault(row[column], []).append(row)
+    return groups
 
 
-def _wilson(right: int, n: int) -> tuple[float, float, float]:
-    """Percent with the ends of its 95 % Wilson interval."""
-    z, p = 1.96, right / n
-    centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    return 100 * p, 100 * (centre - half) / (1 + z * z / n), 100 * (centre + half) / (1 + z * z / n)
+def _percent(right: int, n: int) -> tuple[float, float, float]:
+    """Return a share and the ends of its 95 % interval, in percent."""
+    estimate = share(right, n)
+    return 100 * estimate.value, 100 * estimate.low, 100 * estimate.high
 
 
-def _over_dimensions(axes: Axes, rows: list[dict], right: str, n: str) -> None:
+def _over_dimensions(axes: Axes, rows: Rows, right: str, n: str) -> None:
     percent_axis(axes)
     _curves(
         axes,
         {
-            basis: [(row["dimensions"], *_wilson(row[right], row[n])) for row in some]
+            basis: [(row["dimensions"], *_percent(row[right], row[n])) for row in some]
             for basis, some in _by(rows, "basis").items()
         },
     )
     _in_powers(axes, rows)
 
 
-def _in_powers(axes: Axes, rows: list[dict]) -> None:
+def _in_powers(axes: Axes, rows: Rows) -> None:
     ticks = sorted({row["dimensions"] for row in rows})
     axes.set_xscale("log", base=2)
-    # A number that would touch the next keeps its mark only.
+    # A tick label that would touch the next is left out.
     near = [after < 1.8 * tick for tick, after in pairwise(ticks)] + [False]
     axes.set_xticks(ticks, ["" if close else str(tick) for tick, close in zip(ticks, near, strict=True)])
     axes.minorticks_off()
     axes.set_xlabel("dimensions")
 
 
-def _accuracy(axes: Axes, rows: list[dict]) -> None:
+def _accuracy(axes: Axes, rows: Rows) -> None:
     _over_dimensions(axes, rows, "test_right", "test_n")
 
 
-def _cheap(axes: Axes, rows: list[dict]) -> None:
+def _cheap(axes: Axes, rows: Rows) -> None:
     _over_dimensions(axes, rows, "cheap", "attacked")
 
 
-def _trade_off(axes: Axes, rows: list[dict]) -> None:
+def _trade_off(axes: Axes, rows: Rows) -> None:
     percent_axis(axes)
     curves = {
         basis: [(100 * row["cheap"] / row["attacked"], 100 * row["test_accuracy"]) for row in some]
@@ -171,7 +174,7 @@ def _trade_off(axes: Axes, rows: list[dict]) -> None:
     axes.set_ylabel("accuracy")
 
 
-def _components(axes: Axes, rows: list[dict]) -> None:
+def _components(axes: Axes, rows: Rows) -> None:
     percent_axis(axes)
     attacks = [row for row in rows if row["of"] == "attack"]
     columns = ("share", "low", "high")
@@ -185,15 +188,15 @@ def _components(axes: Axes, rows: list[dict]) -> None:
     _in_powers(axes, attacks)
 
 
-def _mean_over(rows: list[dict], column: str, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
-    """{kind: (s in grey levels, mean of a column)} over directions."""
+def _mean_over(rows: Rows, column: str, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
+    """Return {kind: (s in grey levels, mean of a column over directions)}."""
     return {
         kind: [(255 * s, scale * sum(row[column] for row in some) / len(some)) for s, some in _by(own, "s").items()]
         for kind, own in _by(rows, "kind").items()
     }
 
 
-def _moves(axes: Axes, rows: list[dict]) -> None:
+def _moves(axes: Axes, rows: Rows) -> None:
     curves = _mean_over(rows, "move")
     axes.set_ylim(0, 1.05 * max(y for points in curves.values() for _, y in points))
     _curves(axes, curves)
@@ -201,23 +204,23 @@ def _moves(axes: Axes, rows: list[dict]) -> None:
     axes.set_xlabel("s in grey levels")
 
 
-def _identity(axes: Axes, rows: list[dict]) -> None:
+def _identity(axes: Axes, rows: Rows) -> None:
     percent_axis(axes)
     _curves(axes, _mean_over(rows, "top_share", 100))
     axes.set_xlabel("s in grey levels")
 
 
-def _lines(axes: Axes, rows: list[dict], kind: str) -> None:
+def _lines(axes: Axes, rows: Rows, kind: str) -> None:
     for some in _by([row for row in rows if row["kind"] == kind], "image").values():
         axes.plot(
-            [255 * row["s"] for row in some], [row["score"] for row in some], color=LIGHT[TINTS[kind]], linewidth=0.9
+            [255 * row["s"] for row in some], [row["score"] for row in some], color=LIGHT[COLOURS[kind]], linewidth=0.9
         )
     _plain(axes)
     axes.set_xlabel("s in grey levels")
     axes.set_ylabel("score")
 
 
-def _constants(axes: Axes, rows: list[dict]) -> None:
+def _constants(axes: Axes, rows: Rows) -> None:
     percent_axis(axes)
     curves = {}
     for kind, some in _by(rows, "kind").items():

@@ -1,4 +1,4 @@
-"""How the study `relations` is shown: matrices with numbers, leads over the levels, information against reading."""
+"""Figures of study=relations: transfer and cross matrices, leaders over the levels, information against accuracy."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,58 +12,62 @@ from s2snet.report.palette import LIGHT, MARKERS, colour
 from s2snet.report.studies.figure import Figure
 from s2snet.report.svg import GROUND, INK
 
-TITLE = "Classifiers among each other"
+TITLE = "Relations of classifiers"
 QUESTION = (
-    "Which classifier falls most easily to perturbations made on others, and whose perturbations travel furthest, all "
-    "of the same normalised L2 (arXiv 1803.07994)? And can one classifier read the image that another one's S2SNet "
-    "shows: does that put them in an order (arXiv 1803.08337)?"
+    "Which classifier is fooled most by perturbations crafted against others, and whose perturbations transfer best, "
+    "at equal normalised L2 (arXiv 1803.07994)? Can a classifier read images behind another one's S2SNet, and does "
+    "that put the classifiers in an order (arXiv 1803.08337)?"
 )
 Rows = list[dict[str, Any]]
-AT = {"bare": "Judges as they are", "S2SNet": "Judges behind their own S2SNets"}
+JUDGES = {"bare": "Bare judges", "S2SNet": "Judges behind their own S2SNets"}
 
 
 def figures(tables: Mapping[str, Rows]) -> list[Figure]:
-    """The two transfer matrices of the middle level, who falls and who fools over the levels, the cross matrix."""
+    """Return the transfer matrices of the middle level, the means over the levels, the cross matrix, information."""
     names = [row["network"] for row in tables["networks"]]
     transfer, cross = tables["transfer"], tables["cross"]
     levels = sorted({row["level"] for row in transfer})
     middle = levels[len(levels) // 2]
     drawn = []
-    for judges, title in AT.items():
+    for judges, title in JUDGES.items():
         rows = [row for row in transfer if (row["judges"], row["level"]) == (judges, middle)]
         if rows:
             cells = {(row["source"], row["judge"]): row["fooled"] for row in rows}
             caption = (
-                f"Share of {rows[0]['n']} images fooled at normalised L2 {middle:g}. Rows: whose gradients made the "
-                "example; columns: who judges it."
+                f"Share of {rows[0]['n']} images fooled at normalised L2 {middle:g}. Rows: the classifier that the "
+                "example is crafted against; columns: the judge."
             )
-            drawn.append(_matrix(f"transfer-{judges.lower()}", title, names, cells, caption, "made on", "judged by"))
+            drawn.append(
+                _matrix(f"transfer-{judges.lower()}", title, names, cells, caption, "crafted against", "judged by")
+            )
     bare = [row for row in transfer if row["judges"] == "bare"]
     for name, title, key, caption in (
-        ("easiest", "Who falls to the others' examples", "judge", "Mean over the other sources: a column."),
-        ("furthest", "Whose examples fool the others", "source", "Mean over the other judges: a row."),
+        ("easiest", "Fooled by the others' examples", "judge", "Mean over the other sources: a column."),
+        ("furthest", "Fooling the others", "source", "Mean over the other judges: a row."),
     ):
         draw = partial(_lines, names=names, points=_means(bare, key, names, levels), levels=levels)
         drawn.append(Figure(name, title, draw, caption, right=room(dict(zip(names, names, strict=True)))))
     cells = {(row["signal"], row["reader"]): row["accuracy"] for row in cross}
     least = min(cells.values())
     caption = (
-        f"Accuracy on {cross[0]['n']} images. Rows: whose S2SNet shows the image; columns: who reads it. The shade "
-        f"begins at the least, {100 * least:.1f} %."
+        f"Accuracy on {cross[0]['n']} images. Rows: the S2SNet that the images pass; columns: the classifier that "
+        f"reads them. The lightest shade is the lowest value, {100 * least:.1f} %."
     )
-    drawn.append(_matrix("cross", "Who reads whose signal", names, cells, caption, "shown by", "read by", least, 1))
+    drawn.append(
+        _matrix("cross", "Accuracy on each other's signals", names, cells, caption, "S2SNet of", "read by", least, 1)
+    )
     return [*drawn, _information(names, tables["networks"], cross)]
 
 
 def _means(rows: Rows, key: str, names: list[str], levels: list[float]) -> dict[str, list[float]]:
-    """{network: percent per level} over the cells of that column or row, its own cell left out."""
-    found = {}
+    """Return {network: percent per level} over the cells of its column or row, without its own cell."""
+    means = {}
     for name in names:
-        found[name] = []
+        means[name] = []
         for level in levels:
             at = [r["fooled"] for r in rows if r["level"] == level and r[key] == name and r["source"] != r["judge"]]
-            found[name].append(100 * sum(at) / len(at))
-    return found
+            means[name].append(100 * sum(at) / len(at))
+    return means
 
 
 def _lines(axes: Axes, names: list[str], points: dict[str, list[float]], levels: list[float]) -> None:
@@ -98,7 +102,7 @@ def _matrix(
 def _draw_matrix(
     axes: Axes, names: list[str], cells: dict[tuple[str, str], float], down: str, across: str, low: float, digits: int
 ) -> None:
-    """Cells with their percent, darker for more, the diagonal framed; names to the left and above."""
+    """Draw cells with their percent, darker for higher values, with a framed diagonal; names to the left and above."""
     count = len(names)
     longest = max(map(len, names))
     left = min(0.12 + 0.018 * longest, 0.4)
@@ -126,17 +130,17 @@ def _draw_matrix(
 
 
 def _wrapped(name: str) -> str:
-    """A name in lines, a word each."""
+    """Return a name with a line break after each word."""
     return name.replace(" ", "\n").replace("_", "_\n")
 
 
 def _information(names: list[str], networks: Rows, cross: Rows) -> Figure:
     return Figure(
         "information",
-        "What an S2SNet keeps, and how the others read it",
+        "Mutual information and the others' accuracy",
         partial(_draw_information, networks=networks, cross=cross),
-        "Across: the mutual information of image and S2SNet's picture, with its 95 % interval. Upwards: the mean "
-        "accuracy of the other classifiers on these pictures.",
+        "Horizontal: the mutual information of images and their outputs of the S2SNet, with its 95 % interval. "
+        "Vertical: the mean accuracy of the other classifiers on these outputs.",
         right=room(dict(zip(names, names, strict=True))),
     )
 

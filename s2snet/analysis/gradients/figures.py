@@ -1,4 +1,4 @@
-"""The figures of study=gradients."""
+"""Figures of study=gradients: the measures by objective, spectra, norms, exchanged index maps."""
 
 from functools import partial
 from typing import Any
@@ -23,67 +23,68 @@ OBJECTIVES = {
 }
 NAMES = {"none": "bare classifier", "s2snet": "S2SNet"}
 SAYS = {"code": "the code's class", "donor": "the indices' class", "neither": "another class"}
-LINE = 0.09  # between two names beside the axes, as a share of their height
+LINE = 0.09  # between two names to the right of the axes, as a share of their height
 
 Rows = list[dict[str, Any]]
 
 
 def figures(tables: dict[str, Rows]) -> list[Figure]:
+    """Return all figures; that of exchanged index maps if there were any."""
     titles = {row["network"]: NAMES.get(row["network"], title_of(row["network"])) for row in tables["networks"]}
-    rows, beside = tables["measures"], {"right": room(titles), "height": 3.2}
+    rows, layout = tables["measures"], {"right": room(titles), "height": 3.2}
     dots = partial(_dots, rows, titles)
-    found = [
+    drawn = [
         Figure(
             "class_gap",
-            "(1) Cosine within a class less that across classes",
+            "(1) Cosine within a class minus that across classes",
             partial(dots, "class_gap"),
-            "Below stands what was differentiated; only the logit of one class carries no label. Bars are 95 % "
+            "The axis shows what was differentiated; only the logit of one class carries no label. Bars are 95 % "
             "intervals over images.",
-            **beside,
+            **layout,
         ),
         Figure(
             "probe",
-            "(2) A linear probe names the class from the gradient",
+            "(2) A linear probe predicts the class from the gradient",
             partial(_probe, dots),
             "Cross-validated over images. Dashes: the same with shuffled labels.",
-            **beside,
+            **layout,
         ),
         Figure(
             "agreement",
             "(3) Cosine with the bare classifier's gradient",
             partial(dots, "agreement", control="agreement_stranger", without="none"),
-            "Dashes: with another image's gradient. Its own is at 1 with itself and is not drawn.",
-            **beside,
+            "Dashes: with another image's gradient. The bare classifier's own, which is 1, is not drawn.",
+            **layout,
         ),
         Figure(
             "spectrum",
-            "(4) Where the gradient's power lies",
+            "(4) Power spectrum of the gradient",
             partial(_spectrum, tables["spectrum"], titles),
             "Share of power at each frequency; gradient of the loss at the true label. One half is the finest pattern "
             "along an axis.",
-            **beside,
+            **layout,
         ),
         Figure(
             "edges",
             "(5) Rank correlation of |gradient| and the image's edges",
             partial(dots, "edges", control="edges_stranger"),
             "Dashes: with another image's edges.",
-            **beside,
+            **layout,
         ),
         Figure(
             "norms",
             "(6) Sizes of gradients",
             partial(_norms, tables["norms"], titles),
             "Images by the L2 norm of the gradient of the loss at the true label. Gradients of zeros are not drawn; "
-            "measures.csv has their share.",
-            **beside,
+            "their share is in measures.csv.",
+            **layout,
         ),
     ]
     if "exchanges" in tables:
-        found.append(
+        drawn.append(
             Figure(
                 "exchanges",
-                "What the classifier sees when index maps are exchanged",
+                "Predictions when index maps are exchanged",
                 partial(_exchanges, tables["exchanges"]),
                 "The S2SNet that unpools by index maps: one image's code with indices of its own, of an image of "
                 "another class, drawn at random, or all alike; and its own indices with the mean code of all images.",
@@ -91,7 +92,7 @@ def figures(tables: dict[str, Rows]) -> list[Figure]:
                 height=3.2,
             )
         )
-    return found
+    return drawn
 
 
 def _tint(network: str, titles: dict[str, str]) -> tuple[str, str]:
@@ -100,7 +101,7 @@ def _tint(network: str, titles: dict[str, str]) -> tuple[str, str]:
 
 
 def _names(axes: Axes, entries: list[tuple[str, str]]) -> None:
-    """Titles in their colours, one below the other, beside the axes."""
+    """Write titles in their colours, one below the other, to the right of the axes."""
     for place, (title, tint) in enumerate(entries):
         at = (1.035, 1 - LINE * (place + 0.5))
         axes.text(*at, shortened(title), color=tint, va="center", transform=axes.transAxes, parse_math=False)
@@ -123,7 +124,7 @@ def _dots(
     scale: float = 1,
     without: str = "",
 ) -> None:
-    """A group of dots for each objective, one for each network; a dash where the control is."""
+    """Draw a group of dots per objective, one per network, and a dash for the control."""
     known = {(row["objective"], row["network"], row["measure"]): row for row in rows}
     step = 0.8 / len(titles)
     for place, objective in enumerate(OBJECTIVES):

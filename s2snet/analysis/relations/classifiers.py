@@ -1,4 +1,4 @@
-"""The classifiers that the study `relations` compares, and an S2SNet for each: given, or trained here."""
+"""The classifiers that study=relations compares, and an S2SNet for each: from weights, or trained here."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from torch.nn import functional
 from s2snet import models
 from s2snet.analysis.bench import Bench
 from s2snet.config.choices import choose
+from s2snet.config.networks import Classifier
 from s2snet.models import freeze
 from s2snet.models.check_input import check_input
 from s2snet.store import weights
@@ -23,7 +24,7 @@ NETWORKS = (
     {"label": "cnn wide", "name": "small_cnn", "widths": [24, 48, 96]},
     {"label": "cnn deep", "name": "small_cnn", "widths": [12, 24, 48], "convs": 2},
 )
-OURS = ("label", "purifier")  # what an entry says beside the options of conf/classifier
+OURS = ("label", "purifier")  # keys of an entry that are not in conf/classifier
 
 
 class Network(NamedTuple):
@@ -35,7 +36,7 @@ class Network(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many parameters the classifier has."""
+        """The number of parameters of the classifier."""
         return sum(parameter.numel() for parameter in self.classifier.parameters())
 
 
@@ -50,7 +51,7 @@ def check(networks: Sequence[Mapping[str, Any]]) -> None:
         raise ValueError(f"study.relations.networks={labels}: at least 3, each with a label of its own")
 
 
-def find(
+def load_networks(
     bench: Bench,
     networks: Sequence[Mapping[str, Any]],
     count: int | None,
@@ -59,9 +60,9 @@ def find(
     options: Mapping[str, Any] | None,
     stages: tuple[Mapping[str, Any], Mapping[str, Any]],
 ) -> dict[str, Network]:
-    """{label: network}. What has no weights is trained on `count` images; the S2SNets share one stage 1."""
+    """Return {label: network}; those without weights are trained on `count` images. The S2SNets share one stage 1."""
     check(networks)
-    found, stage1 = {}, None
+    loaded, stage1 = {}, None
     for entry in networks:
         label, classifier = entry["label"], _classifier(bench, entry, count, training)
         if entry.get("purifier"):
@@ -70,16 +71,17 @@ def find(
             if stage1 is None:
                 stage1 = bench.purifier("stage1", None, autoencoder, count, True, options=options, stage1=stages[0])
             purifier = bench.purifier(f"s2snet-{_path(label)}", classifier, stage1, count, True, stage2=stages[1])
-        found[label] = Network(classifier, purifier, entry.get("arch") or entry["name"])
-    return found
+        loaded[label] = Network(classifier, purifier, entry.get("arch") or entry["name"])
+    return loaded
 
 
 def _classifier(bench: Bench, entry: Mapping[str, Any], count: int | None, training: Mapping[str, Any]) -> nn.Module:
-    """The frozen classifier of an entry: its weights, a user's own as it is built, or trained here."""
+    """Return the frozen classifier of an entry: from its weights, a user's own as it is built, or trained here."""
     config = {key: value for key, value in entry.items() if key not in OURS and key != "weights"}
-    config = _facts(bench, config) | config
+    config = _data_options(bench, config) | config
     if entry.get("weights") is not None or config["name"] == "custom":
-        module = freeze(bench.network(config | {"weights": entry.get("weights")})).to(bench.device)
+        chosen = Classifier.of(config | {"weights": entry.get("weights")})
+        module = freeze(bench.find_classifier(chosen)).to(bench.device)
     else:
         if not len(bench.splits.train):
             raise ValueError(
@@ -99,10 +101,10 @@ def _classifier(bench: Bench, entry: Mapping[str, Any], count: int | None, train
     return module
 
 
-def _facts(bench: Bench, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the data say of a network's options: channels, size, classes; how they are normalised.
+def _data_options(bench: Bench, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a network that follow from the data: channels, size, classes, normalisation.
 
-    torchvision's and timm's networks are for ImageNet's normalisation, which is their default.
+    torchvision's and timm's networks keep their default, ImageNet's normalisation.
     """
     images = bench.splits.test
     facts = {"channels": images[0][0].shape[0], "size": images[0][0].shape[-1], "classes": len(bench.classes)}
@@ -113,11 +115,11 @@ def _facts(bench: Bench, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fit(module: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int, lr: float, batch_size: int) -> None:
-    """Trains a classifier in place: cross-entropy, Adam, a learning rate that falls in a line to 0."""
+    """Train a classifier in place: cross-entropy, Adam, a learning rate that falls linearly to 0."""
     module.train()
     steps = epochs * -(-len(images) // batch_size)
     optimiser = torch.optim.Adam(module.parameters(), lr=lr)
-    falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     for _ in range(epochs):
         for rows in torch.randperm(len(images), device=images.device).split(batch_size):
             if len(rows) < 2:
@@ -125,9 +127,9 @@ def fit(module: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: i
             optimiser.zero_grad()
             functional.cross_entropy(module(images[rows]), labels[rows]).backward()
             optimiser.step()
-            falling.step()
+            schedule.step()
 
 
 def _path(label: str) -> str:
-    """A label as part of a file's name."""
+    """Return a label as part of a file name."""
     return "".join(letter if letter.isalnum() else "_" for letter in label)

@@ -1,4 +1,4 @@
-"""The study `linearity` on the page: lines along a step, errors over eps, training, the paper's figures beside ours."""
+"""Figures of study=linearity: scores along a step, errors over eps, training, the paper's figures and ours."""
 
 from functools import partial
 from typing import Any
@@ -11,9 +11,9 @@ from s2snet.report.studies.figure import Figure
 
 TITLE = "The linear explanation"
 QUESTION = (
-    "Goodfellow, Shlens and Szegedy (arXiv 1412.6572) say that nets are fooled because they are too linear: many small "
-    "changes of pixels add up. Are scores straight along the step, does the effect grow with the number of pixels, and "
-    "do training on such steps, noise, weight decay or another kind of unit help?"
+    "According to Goodfellow, Shlens and Szegedy (arXiv 1412.6572), nets are fooled because they are too linear: many "
+    "small changes of pixels add up. Are scores straight along the step, does the effect grow with the number of "
+    "pixels, and do training on such steps, noise, weight decay or another kind of unit help?"
 )
 SLOT = {"maxout": 1, "adversarial": 2, "softmax": 3, "rbf": 4, "tanh": 5, "signs": 6, "uniform": 7}
 TITLES = {"adversarial": "maxout, adversarial", "signs": "maxout, ±eps noise", "uniform": "maxout, U noise"}
@@ -21,7 +21,7 @@ Rows = list[dict[str, Any]]
 
 
 def figures(tables: dict[str, Rows]) -> list[Figure]:
-    """All figures of the study, from its tables."""
+    """Return all figures."""
     traced = {net: _first_image(tables["traces"], net) for net in ("maxout", "tanh")}
     return [
         *(
@@ -29,15 +29,15 @@ def figures(tables: dict[str, Rows]) -> list[Figure]:
                 f"traces-{net}",
                 f"Scores of {net} along the direction",
                 partial(_traces, rows),
-                f"A line per class; the label's, {rows[0]['label']}, is bold. Offset 0 is image {rows[0]['image']}.",
+                f"A line per class; the label, {rows[0]['label']}, is bold. Offset 0 is image {rows[0]['image']}.",
             )
             for net, rows in traced.items()
         ),
         Figure(
             "lines",
-            "Variance that straight pieces leave",
+            "Variance left by straight pieces",
             partial(_lines, tables["lines"]),
-            "Of each class's score along the direction, mean over images and classes; one line is linear.",
+            "Of each class's score along the direction, mean over images and classes; 0 at one piece is linear.",
             right=0.42,
         ),
         Figure(
@@ -71,7 +71,7 @@ def figures(tables: dict[str, Rows]) -> list[Figure]:
             "paper",
             "The paper's MNIST figures and ours",
             partial(_paper, tables["paper"]),
-            "Empty: the paper. Full: here, with the 95 % interval; a cross is the clipped step.",
+            "Open: the paper. Filled: here, with the 95 % interval; crosses: the clipped step.",
             width=11.5,
             height=8.2,
         ),
@@ -188,7 +188,7 @@ def _paper(rows: Rows, axes: Axes) -> None:
     axes.tick_params(axis="y", length=0)
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
-    # the texts at the left take more than half of the width
+    # the labels at the left need almost half of the width
     box = axes.get_position()
     axes.set_position((0.47, box.y0, 0.51, box.height))
 
