@@ -17,8 +17,8 @@ demo: $(READY) ## train classifier, stage 1, stage 2, adversarial on digits, eva
 study: $(READY) ## all five analyses on digits, on the weights that come with the project (ten minutes)
 	$(BIN)/python analyse.py study=[gradients,relations,linearity,directions,regions] weights=checkpoints/released/digits
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY) ## run the tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY) ## check style and the arrows between rooms
 	$(BIN)/ruff check .

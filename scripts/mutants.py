@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "s2snet"
 KILLED, SURVIVED, TIMEOUT, BROKEN, MISSING = "killed", "survived", "timeout", "broken", "missing"
 
-# Test files and folders, the cheapest first. A file that was renamed is looked for in its folder.
+# Test files and folders, the cheapest first. One that was moved is found by its name.
 BALLS = "attacks/test_balls.py attacks/test_closed_form.py attacks/test_released.py attacks"
 LOSSES = "attacks/test_losses.py attacks/test_closed_form.py attacks"
 SCORES = "evaluation/test_scores.py evaluation/test_measures.py checks/test_of_record.py evaluation/test_seeds.py"
@@ -602,12 +602,14 @@ def copied(tree: Path, place: Path) -> Path:
 
 
 def files(tree: Path, tests: str) -> list[str]:
-    """The test files, each once, in the order in which they are to run."""
+    """Return the test files, each once, in the order in which they are to run."""
     found: list[Path] = []
     for word in tests.split():
         path = tree / "tests" / word
+        if not path.exists():  # it was moved
+            path = next((tree / "tests").rglob(path.name), path)
         if not path.exists():
-            path = path.parent
+            raise ValueError(f"tests/{word} is not there; correct it in the lists of tests")
         found += [path] if path.is_file() else sorted(path.rglob("test_*.py"))
     return list(dict.fromkeys(str(path.relative_to(tree)) for path in found))
 
@@ -682,12 +684,13 @@ def run(results: Path, tree: Path, chosen: list[Mutant], timeout_s: int) -> None
             started, path = time.monotonic(), None
             try:
                 path, source = mutated(sources, mutant)
+                tests = files(copy, mutant.tests)
             except ValueError as error:
                 outcome, by = MISSING, str(error)
             else:
                 path.write_text(source)
                 shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
-                outcome, by = run_tests(copy, files(copy, mutant.tests), timeout_s)
+                outcome, by = run_tests(copy, tests, timeout_s)
                 path.write_text(sources[path])
                 shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
             found = {
@@ -756,6 +759,7 @@ def main() -> int:
         for mutant in chosen:
             try:
                 mutated(sources, mutant)
+                files(given.tree, mutant.tests)
             except ValueError as error:
                 missing += 1
                 print(error)
