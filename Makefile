@@ -18,8 +18,8 @@ study: $(READY) ## run all studies on digits, with the released weights (ten min
 	$(BIN)/python analyse.py weights=checkpoints/released/digits \
 		study=[$$($(BIN)/python -c 'from s2snet.analysis import STUDIES; print(*STUDIES, sep=",")')]
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY) ## run the tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY) ## check style and the direction of imports
 	$(BIN)/ruff check .
