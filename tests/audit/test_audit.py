@@ -179,7 +179,10 @@ def test_a_classifier_by_name_is_audited_and_a_failure_is_the_exit_status(own, m
     short = ["attack.pgd.steps=2", "attack.pgd.step_size=0.001"]
     status, out, err = command([f"model={own}:build", *SMALL, *short], monkeypatch, capfd)
     assert status == 1 and "fail step_budget [attack]" in out
-    assert err.splitlines()[-1] == "error: strict=true and the audit failed; the report lists the failed checks and their remedies"
+    assert (
+        err.splitlines()[-1]
+        == "error: strict=true and the audit failed; the report lists the failed checks and their remedies"
+    )
     assert command([f"model={own}:build", *SMALL, *short, "strict=false"], monkeypatch, capfd)[0] == 0
 
 
