@@ -1,10 +1,9 @@
 """`s2snet.train_purifier` and `s2snet.evaluate`: for scripts and notebooks, on modules and data of one's own."""
 
-import copy
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,9 @@ from s2snet.audit import checks
 from s2snet.audit.probes.measure import measure
 from s2snet.config.choices import choose
 from s2snet.config.evaluation import evaluation_of
+from s2snet.config.networks import Data
 from s2snet.config.option import check
-from s2snet.config.recipe import Stage1Recipe, Stage2Recipe
+from s2snet.config.recipe import Recipe, Stage1Recipe, Stage2Recipe
 from s2snet.config.runtime import Trainer
 from s2snet.data import ImageFiles, Images, Shards, Streamed, carved
 from s2snet.data.files import readable
@@ -30,7 +30,7 @@ from s2snet.models import Defended
 from s2snet.models.check_input import check_input
 from s2snet.report.audit_page import write_audit
 from s2snet.report.page import write_report
-from s2snet.store import paths, weights
+from s2snet.store import weights
 from s2snet.store.defences import Defence
 
 if TYPE_CHECKING:
@@ -52,100 +52,63 @@ def train_purifier(
     workers: int = 0,
     progress: bool = True,
 ) -> nn.Module:
-    """An S2SNet tuned to a classifier, trained in both stages (arXiv 1803.07994); the classifier is left as it is.
+    """Train a purifier in front of a classifier, in both stages (arXiv 1803.07994), and return it in eval mode.
 
-    - `classifier`: any module from images [B, C, H, W] in [0, 1] to logits, in eval mode; normalisation belongs inside;
-      None ends after stage 1 and gives its autoencoder;
+    - `classifier`: any module from images [B, C, H, W] in [0, 1] to logits, in eval mode, with its normalisation
+      inside. It is left as it is. None ends after stage 1 and returns the autoencoder;
     - `images`: training images with their labels, as for `evaluate`; every `validation_every`-th validates;
     - `autoencoder`: a name in s2snet.models.AUTOENCODERS, built with `options`; channels, mean and std follow from the
-      images where they are not given; or an autoencoder that stage 1 has trained, to share it between classifiers: it
-      is left as it is;
-    - `stage1`, `stage2`: what differs from the default recipes (conf/recipe/stage1.yaml, stage2.yaml);
-    - `output`: a folder for both weights files, curves and pictures. The same call goes on there after an interruption,
-      and gives back what it finds where everything was trained.
+      images unless given. Or an autoencoder that stage 1 has trained, which several classifiers can share; it is left
+      as it is;
+    - `stage1`, `stage2`: changes to the default recipes, such as {"epochs": 3} (s2snet/config/recipe.py);
+    - `output`: the folder of both weights files, curves and pictures. The same call resumes an interrupted training
+      there, and returns what is there if the training is finished.
 
-    In eval mode, with its `.header`. ValueError, in one line, for what cannot be trained or lies in the way.
+    The module's `.header` is that of its weights file. ValueError, in one line, for what cannot be trained, and if the
+    folder holds another training.
     """
-    from s2snet.training import checkpoints
-    from s2snet.training.autoencoder import TrainAutoencoder
-    from s2snet.training.finetune import FinetuneDecoder
-    from s2snet.training.loaders import derived_seed
-    from s2snet.training.loop import Job as Training
-    from s2snet.training.loop import fit, speaker
-    from s2snet.training.stage import Stage
+    from s2snet.training.two_stages import TwoStages
 
     if classifier is not None:
         _in_eval_mode("the classifier", classifier)
     shared = None if isinstance(autoencoder, str) else autoencoder
     choose("autoencoder", autoencoder if shared is None else _kind(shared), models.AUTOENCODERS)
     if shared is not None and (classifier is None or options or stage1):
-        raise ValueError("a trained autoencoder has its options and its stage 1 behind it: give a classifier alone")
-    recipes = {"1": _recipe(Stage1Recipe, "stage1", stage1), "2": _recipe(Stage2Recipe, "stage2", stage2)}
+        raise ValueError("a trained autoencoder takes neither options nor stage1, and needs a classifier")
+    recipe1, recipe2 = _recipe(Stage1Recipe, "stage1", stage1), _recipe(Stage2Recipe, "stage2", stage2)
     splits = carved(_images(images, None), validation_every)
-    channels, size = _goes_with(classifier, splits.train, recipes["2"])
-    facts = {"channels": channels, "mean": splits.train.mean or (0.5,), "std": splits.train.std or (0.5,)}
-    trained_on = splits.train.fingerprint()
-    say = speaker()
-
-    def trained(name: str, build: Callable[[dict[str, Any]], Stage], **more: Any) -> nn.Module:
-        recipe, folder = recipes[name], Path(output) / paths.KINDS[name]
-        path = folder / paths.WEIGHTS
-        made_of = {"recipe": recipe, "seed": seed, **more}
-        if path.is_file():
-            header = weights.read_header(path)
-            found = {key: header.get(key) for key in made_of}
-            if found == made_of and header["data"]["train_fingerprint"] == trained_on:
-                return weights.load(path)
-            raise ValueError(f"{folder} holds a run of another recipe, seed, network or data; give another output")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(seed, list(paths.KINDS).index(name)))
-            module = build(recipe)
-        last = folder / checkpoints.CHECKPOINT
-        resume = checkpoints.to_resume(folder, "last", recipe, name, overwrite=False) if last.is_file() else None
-        about = {"name": type(splits.train).__name__, "channels": channels, "size": size}
-        job = Training(
-            name,
-            module,
-            splits,
-            folder,
-            about,
-            Trainer(accelerator=device, workers=workers, progress=progress),
-            facts=more,
-            command="s2snet.train_purifier(...)",
-            resume=resume,
-        )
-        return weights.load(fit(job, say))
-
-    if shared is None:
-        begun = models.build(autoencoder, **{**facts, **(options or {})}).config
-        plain = trained("1", lambda recipe: TrainAutoencoder(models.build(**begun), recipe, seed), begun=begun)
-    else:
-        check_input(shared, "the autoencoder", channels, size)
-        plain = copy.deepcopy(shared).requires_grad_(True)  # it may come frozen; stage 2 freezes what it must
-    if classifier is None:
-        return plain
-    return trained(
-        "2",
-        lambda recipe: FinetuneDecoder(plain, copy.deepcopy(classifier), recipe, seed),
-        autoencoder=weights.fingerprint(plain),
-        classifier=weights.fingerprint(classifier),
+    channels, size = _check_images(splits.train, classifier, recipe2)
+    run = TwoStages(
+        output=Path(output),
+        splits=splits,
+        data=Data(type(splits.train).__name__, {"channels": channels, "size": size}),
+        trainer=check(Trainer(accelerator=device, workers=workers, progress=progress), "trainer"),
+        seed=seed,
     )
+    if shared is not None:
+        check_input(shared, "the autoencoder", channels, size)
+        return run.finetuned(shared, classifier, recipe2)
+    facts = {"channels": channels, "mean": splits.train.mean or (0.5,), "std": splits.train.std or (0.5,)}
+    built = models.build(autoencoder, **{**facts, **(options or {})})
+    plain = run.autoencoder(built.config, recipe1)
+    return plain if classifier is None else run.finetuned(plain, classifier, recipe2)
 
 
 def _kind(module: nn.Module) -> str:
     return getattr(module, "config", {}).get("name") or type(module).__name__
 
 
-def _recipe(kind: type, name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+def _recipe(kind: type[Recipe], name: str, given: Mapping[str, Any] | None) -> Recipe:
+    """Return the default recipe with the given changes, checked."""
     for key in given or {}:
         choose(f"{name}'s key", key, [item.name for item in dataclasses.fields(kind)])
-    return dataclasses.asdict(check(kind(**(given or {})), name))
+    return check(kind(**(given or {})), name)
 
 
-def _goes_with(
-    classifier: nn.Module | None, images: Images | ImageFiles | Streamed, recipe: dict[str, Any]
+def _check_images(
+    images: Images | ImageFiles | Streamed, classifier: nn.Module | None, recipe: Stage2Recipe
 ) -> list[int]:
-    """[channels, width] of the images; ValueError where the classifier cannot learn from their labels."""
+    """Return [channels, width] of the images; ValueError if the classifier cannot learn from their labels."""
     first = _first(images)
     if classifier is None:
         return [first.shape[0], first.shape[-1]]
@@ -153,10 +116,10 @@ def _goes_with(
     with torch.no_grad():
         count = classifier(first[None].to(device)).shape[-1]
     if len(images.classes) > count:
-        raise ValueError(f"the classifier tells {count} classes apart, and the images have {len(images.classes)}")
+        raise ValueError(f"the classifier predicts {count} classes; the images have {len(images.classes)}")
     labels = getattr(images, "labels", torch.empty(0))
-    if recipe["labels"] == "truth" and (labels < 0).any():
-        raise ValueError("there are images without labels; stage2={'labels': 'classifier'} trains without them")
+    if recipe.needs_labels and (labels < 0).any():
+        raise ValueError("some images have no label; stage2={'labels': 'classifier'} trains without labels")
     return [first.shape[0], first.shape[-1]]
 
 

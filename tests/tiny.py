@@ -36,7 +36,7 @@ def composed(name: str, *overrides: str):
 
 def train(*overrides: str) -> Path:
     """`python train.py OVERRIDES` on tiny networks, in this process; the path of the weights file."""
-    from s2snet.training.from_settings import train
+    from s2snet.training.from_config import train
 
     config = composed("train", *TINY, *overrides)
     return train(cli_settings.train_settings(config), OmegaConf.to_yaml(config, resolve=True), "python train.py")

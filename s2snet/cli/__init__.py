@@ -1,4 +1,4 @@
-"""The command line: Hydra composes the settings, dataclasses check them, then the work is called.
+"""The command line: Hydra composes the settings, the dataclasses of s2snet/config check them, then the work starts.
 
-Hydra lives here and nowhere else.
+Hydra is imported here and nowhere else.
 """

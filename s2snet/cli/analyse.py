@@ -1,4 +1,4 @@
-"""`python analyse.py`: composes and checks the settings, runs the studies, writes their pages, prints their claims."""
+"""Run `python analyse.py`: compose and check the settings, run the studies, write their pages, print their claims."""
 
 import hydra
 from hydra.core.hydra_config import HydraConfig

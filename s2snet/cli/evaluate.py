@@ -1,4 +1,4 @@
-"""Run `python evaluate.py`: compose and check the configuration, evaluate, write the report, print the table."""
+"""Run `python evaluate.py`: compose and check the settings, evaluate, write the report, print the table."""
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -45,7 +45,7 @@ def _evaluate(composed: DictConfig) -> None:
         summary(folder, remedies=config.strict or config.audit == "full")
         print(f"table:  {folder / 'table.csv'}\nreport: {page}" + (f"\naudit:  {audit}" if audit else ""))
         if config.strict and any(finding.verdict == checks.FAIL for finding in findings):
-            raise ValueError("strict=true and the audit failed; the report lists the failed checks and their remedies")
+            raise ValueError("strict=true: the audit failed; the report names the failed checks and their remedies")
 
 
 def main() -> None:

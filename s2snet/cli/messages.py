@@ -1,4 +1,4 @@
-"""Bad input in one clear line and exit code 1; the traceback only with debug=true."""
+"""Turn bad input into one line and exit code 1; the traceback is shown only with debug=true."""
 
 import os
 import re
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from s2snet.cli.conf_dir import conf_dir
 from s2snet.config.choices import nearest
 
-LISTS = {"attack", "defence", "study", "threat"}  # groups of which several choices are taken at once
-EXTRAS = {"hydra/launcher": "slurm", "hydra/sweeper": "sweep"}  # where Hydra's plugins come from
+LISTS = {"attack", "defence", "study", "threat"}  # groups with several choices at once
+EXTRAS = {"hydra/launcher": "slurm", "hydra/sweeper": "sweep"}  # the extras that install Hydra's plugins
 
 
 class BadInput(ValueError):
-    """What the user gave, what is allowed, the nearest match; its text is the line that is printed."""
+    """An error of the user's. Its text is the printed line: what was given, what is allowed, the nearest match."""
 
 
 def run(main: Callable[[], object]) -> None:
-    """Calls a Hydra main; what the user can mend ends in one line on stderr and exit code 1."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing several lines
-    # Threads that wait by spinning cost four times the work on a machine where anything else runs.
+    """Call a Hydra main; an error that the user can fix ends in one line on stderr and exit code 1."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing several lines
+    # Threads that spin while they wait cost four times the work if anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with one_line():
         main()
@@ -28,51 +28,51 @@ def run(main: Callable[[], object]) -> None:
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Ends the process with one line for an error of the user's; errors of ours pass through.
+    """Exit with one line for an error of the user's; let defects of ours pass through.
 
-    Around the job too, not only around Hydra, which would print a line of its own before handing the error on.
+    Needed around the job too and not only around Hydra, which prints a line of its own before it raises the error.
     """
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader went away: | head
+    except BrokenPipeError:  # the reading end was closed, as by | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        line = _line(error)
+        line = line_of(error)
         if line is None or "debug=true" in sys.argv:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
 
 
-def _line(error: BaseException) -> str | None:
-    """One line for an error of the user's, None for one of ours."""
+def line_of(error: BaseException) -> str | None:
+    """Return the line to print for an error of the user's, None for a defect of ours."""
     from hydra.errors import ConfigCompositionException, HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, HydraException | OmegaConfBaseException):
         cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
         return _unknown_choice(error) or _unknown_key(cause) or _first_line(error, cause)
-    # By name, since importing Lightning takes seconds: no such device, a strategy that is not installed.
+    # Lightning's, for an unknown device or strategy. Compared by name, since importing Lightning takes seconds.
     if isinstance(error, ValueError | OSError) or type(error).__name__ == "MisconfigurationException":
         return " ".join(str(error).split())
-    if type(error) is RuntimeError and 'Could not detect "srun"' in str(error):  # submitit's, away from a cluster
-        return "no SLURM here (srun is not found); start it on the cluster's login node, or leave experiment=slurm out"
+    if type(error) is RuntimeError and 'Could not detect "srun"' in str(error):  # submitit's, if there is no cluster
+        return "SLURM not found (no srun); run this on the cluster's login node, or without experiment=slurm"
     return None
 
 
 def _unknown_choice(error: BaseException) -> str | None:
-    found = re.search(r"Could not (?:find|load) '(.+)/(.+)'", str(error))
-    if not found:
+    missing = re.search(r"Could not (?:find|load) '(.+)/(.+)'", str(error))
+    if not missing:
         return None
-    group, choice = found[1], found[2]
+    group, choice = missing.groups()
     options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
     if group in EXTRAS:
-        return f"{group}={choice}: not installed here; pip install -e .[{EXTRAS[group]}]"
+        return f"{group}={choice}: not installed; pip install -e .[{EXTRAS[group]}]"
     if not options:
-        return f"{group}={choice}: there is no {group} to choose"
+        return f"{group}={choice}: no such group"
     if group == "defence":
         options[-1] += f"; +defence.{choice}.purifier=PURIFIER, without {choice} in defence=[...], adds your own"
     return f"{group}={choice}{nearest(choice, options)}: allowed are {', '.join(options)}"
@@ -84,14 +84,14 @@ def _unknown_key(error: BaseException) -> str | None:
         return None
     allowed = sorted(str(k) for k in node)
     if not allowed:
-        return f"unknown setting {key}: nothing stands there; +{key}=VALUE adds it"
+        return f"unknown setting {key}: {key.rpartition('.')[0]} is empty; +{key}=VALUE adds to it"
     group, _, choice = key.partition(".")
     if group == "defence" and choice not in allowed and not (conf_dir() / group / f"{choice}.yaml").is_file():
         return f"unknown setting {key}{nearest(choice, allowed)}: +defence.{choice}.purifier=PURIFIER adds a defence"
     if (conf_dir() / group / f"{choice}.yaml").is_file():
         if group in LISTS:  # attack.pgd.steps=3 where attack=[fgsm]
-            return f"{key} is not chosen: {group}=[{','.join([*map(str, node), choice])}] takes it as well"
-        return f"unknown setting {key}: {group}={choice} chooses it"
+            return f"{key} is not selected: use {group}=[{','.join([*map(str, node), choice])}]"
+        return f"unknown setting {key}: use {group}={choice} to select it"
     return f"unknown setting {key}{nearest(key.rpartition('.')[2], allowed)}: allowed here are {', '.join(allowed)}"
 
 
@@ -102,25 +102,25 @@ def _first_line(error: BaseException, cause: BaseException) -> str:
 
 
 def launcher_is_used() -> None:
-    """BadInput for a launcher in a run that asks none: Hydra would run here and say nothing."""
+    """BadInput for a launcher without -m: Hydra would ignore it and run the job here."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.RUN and not hydra.launcher._target_.endswith("BasicLauncher"):
-        raise BadInput(f"hydra/launcher={hydra.runtime.choices['hydra/launcher']} launches nothing without -m; add it")
+        raise BadInput(f"hydra/launcher={hydra.runtime.choices['hydra/launcher']} has no effect without -m; add -m")
 
 
 def single_device_in_sweeps(devices: int) -> None:
-    """BadInput for a -m run on several devices: a re-launched rank would run the whole sweep again.
+    """BadInput for a -m run on several devices, where every launched rank would run the whole sweep again.
 
-    Not under SLURM, which has started every rank itself.
+    Allowed under SLURM, which starts every rank itself.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     if devices > 1 and "SLURM_NTASKS" not in os.environ and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise BadInput(
-            f"-m with {devices} devices would start the sweep once per device; write the loop in the shell instead: "
+            f"-m with {devices} devices would run the whole sweep once per device; use a shell loop instead: "
             "for stage in 1 2; do python train.py stage=$stage trainer=ddp_cpu; done"
         )

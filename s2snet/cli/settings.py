@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from s2snet.cli.conf_dir import conf_dir
+from s2snet.cli.help import settings_help
 from s2snet.cli.messages import BadInput
 from s2snet.config.analysis import AnalyseCommand, Study
 from s2snet.config.choices import nearest
@@ -35,7 +36,8 @@ def _schema(command: type) -> type:
 
 
 def register() -> None:
-    """Make the schemas known to Hydra; the defaults lists of conf/ begin with them."""
+    """Make the schemas and the help texts known to Hydra; the defaults lists of conf/ begin with a schema."""
+    OmegaConf.register_new_resolver("settings_help", settings_help, replace=True)
     store = ConfigStore.instance()
     for name, command in (("train", TrainCommand), ("evaluate", EvaluateCommand), ("analyse", AnalyseCommand)):
         store.store(name=f"{name}_schema", node=_schema(command))

@@ -1,4 +1,4 @@
-"""`python train.py stage=...`: composes and checks the settings, then trains. Torch is imported after that."""
+"""Run `python train.py stage=...`: compose and check the settings, then train. Torch is imported after the checks."""
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -12,12 +12,12 @@ settings.register()
 
 @hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")
 def _train(config: DictConfig) -> float | None:
-    """Trains; returns the objective for a sweeper, where there is one."""
+    """Train, and return the objective if a sweeper asks for one."""
     with messages.one_line():
         checked = settings.train_settings(config)
         messages.launcher_is_used()
         messages.single_device_in_sweeps(checked.trainer.devices * checked.trainer.num_nodes)
-        from s2snet.training.from_settings import train
+        from s2snet.training.from_config import train
 
         path = train(
             checked,
@@ -28,7 +28,7 @@ def _train(config: DictConfig) -> float | None:
             return None
         from s2snet.training.loggers import METRICS, kept_value
 
-        return kept_value(path.parent / METRICS, checked.objective, checked.recipe["early_stopping"])
+        return kept_value(path.parent / METRICS, checked.objective, checked.recipe.early_stopping)
 
 
 def main() -> None:

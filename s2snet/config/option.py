@@ -4,7 +4,7 @@
     class Recipe:
         epochs: int = option(16, at_least=1, help="passes over the training images")
 
-    check(Recipe(epochs=0), "recipe")  # ValueError: recipe.epochs=0: at least 1
+    check(Recipe(epochs=0), "recipe")  # ValueError: recipe.epochs=0: must be at least 1
 
 The command line and the Python API fill the same dataclasses, so a bound stands here and nowhere else.
 """
@@ -82,7 +82,7 @@ def _checked(name: str, value: Any, item: dataclasses.Field) -> Any:
     bounds = {rule: rules[rule] for rule in BOUNDS if rules.get(rule) is not None}
     if not all(BOUNDS[rule](value, bound) for rule, bound in bounds.items()):  # NaN fails every bound
         allowed = " and ".join(f"{rule.replace('_', ' ')} {bound:g}" for rule, bound in bounds.items())
-        raise ValueError(f"{name}={value}: {allowed}")
+        raise ValueError(f"{name}={value}: must be {allowed}")
     return value
 
 

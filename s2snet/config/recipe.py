@@ -58,6 +58,16 @@ class Recipe:
     patience: int = option(10, at_least=1, help="epochs without an improvement before early stopping")
     save_every: int | None = option(None, at_least=1, help="steps between checkpoints; null saves after each epoch")
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the loss uses the true labels."""
+        return True
+
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether the encoder's code of each image is computed once and kept."""
+        return False
+
     def check_together(self, name: str) -> None:
         """ValueError, in one line, for a metric that the stage does not measure."""
         if self.early_stopping is not None:
@@ -83,6 +93,11 @@ class Stage1Recipe(Recipe):
 
     shift: int = option(2, at_least=0, help="random translation in pixels, if scale is null")
 
+    @property
+    def needs_labels(self) -> bool:
+        """False: an autoencoder learns from images alone."""
+        return False
+
 
 @dataclass
 class Stage2Recipe(Recipe):
@@ -104,11 +119,21 @@ class Stage2Recipe(Recipe):
         help="memory, disk: the encoder's code of each image is computed once and kept; needs shift, flip, scale off",
     )
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the true labels are learned, and not the classifier's own predictions."""
+        return self.labels == "truth"
+
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether the encoder's code of each image is computed once and kept."""
+        return self.cache != "none"
+
     def check_together(self, name: str) -> None:
         """ValueError, in one line, if codes are to be kept of images that augmentation changes."""
         super().check_together(name)
         moved = [f"{name}.{key}={getattr(self, key)}" for key in ("shift", "flip", "scale") if getattr(self, key)]
-        if self.cache != "none" and moved:
+        if self.keeps_codes and moved:
             raise ValueError(
                 f"{name}.cache={self.cache}: codes can be kept only of images that stay as they are; "
                 f"turn off {', '.join(moved)}"

@@ -1,12 +1,11 @@
 """Stage `adversarial`, the baseline: training on FGSM examples (Goodfellow et al., arXiv 1412.6572, section 6)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from s2snet.attacks import fgsm
+from s2snet.config.recipe import AdversarialRecipe
 from s2snet.training.classifier import accuracy
 from s2snet.training.stage import Stage
 
@@ -18,19 +17,19 @@ class TrainAdversarial(Stage):
     images); no gradient passes through the sign. With eps = 0 both halves are plain training.
     """
 
-    def __init__(self, classifier: nn.Module, recipe: dict[str, Any], seed: int):
+    def __init__(self, classifier: nn.Module, recipe: AdversarialRecipe, seed: int):
         super().__init__(recipe, seed)
         self.trained = classifier
 
     def attacked(self, images: Tensor, labels: Tensor) -> Tensor:
         self.trained.eval()
-        adversarial = fgsm(self.trained, images, labels, eps=self.recipe["eps"])
+        adversarial = fgsm(self.trained, images, labels, eps=self.recipe.eps)
         self.train(self.training)
         return adversarial
 
     def training_step(self, batch, batch_index) -> Tensor:
         images, labels, _ = batch
-        alpha = self.recipe["alpha"]
+        alpha = self.recipe.alpha
         clean = functional.cross_entropy(self.trained(images), labels)
         adversarial = functional.cross_entropy(self.trained(self.attacked(images, labels)), labels)
         loss = alpha * clean + (1 - alpha) * adversarial

@@ -1,19 +1,18 @@
 """Stage 1: the autoencoder learns to reconstruct images; labels are not used (arXiv 1803.07994)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from s2snet.config.recipe import Stage1Recipe
 from s2snet.training.stage import Stage
 
 
 class TrainAutoencoder(Stage):
     """Mean squared error per pixel of A(x) against x, both in [0, 1] units."""
 
-    def __init__(self, autoencoder: nn.Module, recipe: dict[str, Any], seed: int):
+    def __init__(self, autoencoder: nn.Module, recipe: Stage1Recipe, seed: int):
         super().__init__(recipe, seed)
         self.trained = autoencoder
 

@@ -1,60 +1,19 @@
-"""Exponential moving average of the weights: what is validated, kept as the best, and saved."""
-
-from typing import Any
+"""Average the weights over the optimiser steps: what is validated, kept as the best, and saved."""
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
 
-class Average(Callback):
-    """After each optimiser step: average = decay average + (1 - decay) weights, from the first step's weights on.
+def moving_average(decay: float) -> WeightAveraging:
+    """Return Lightning's callback for average = decay average + (1 - decay) weights, from the first step's weights on.
 
-    BatchNorm's statistics are averaged alike; frozen weights stay what they are, bit for bit. While validation runs
-    the average is in the module's place. A checkpoint's `state_dict` has the average, for whoever reads it, and
-    `training` the weights that a resumed run goes on from. Costs one copy of the trained module.
-
-    Not Lightning's own: that one rounds frozen weights away from their values, and averages on the CPU.
+    BatchNorm's statistics are averaged too. Lightning's own `EMAWeightAveraging` (2.6.6) computes the formula as
+    written, which rounds weights that do not change away from their values: a frozen encoder would no longer be the one
+    of stage 1. `lerp` is exact if both are equal, and counters are copied. Costs one copy of the stage's networks.
     """
 
-    def __init__(self, decay: float):
-        self.decay = decay
-        self.average: dict[str, Tensor] = {}
+    def update(average: Tensor, weight: Tensor, steps: Tensor) -> Tensor:
+        return torch.lerp(average, weight, 1 - decay) if average.is_floating_point() else weight
 
-    def on_train_batch_end(self, trainer: Trainer, stage: LightningModule, outputs, batch, batch_index: int) -> None:
-        if (batch_index + 1) % trainer.accumulate_grad_batches:
-            return
-        weights = stage.trained.state_dict()
-        if not self.average:
-            self.average = {name: tensor.clone() for name, tensor in weights.items()}
-            return
-        for name, tensor in weights.items():
-            kept = self.average[name] = self.average[name].to(tensor.device)  # a checkpoint's come on the CPU
-            if tensor.is_floating_point():
-                kept.lerp_(tensor, 1 - self.decay)  # exact where both are equal
-            else:
-                kept.copy_(tensor)
-
-    def on_validation_start(self, trainer: Trainer, stage: LightningModule) -> None:
-        self.swap(stage)
-
-    def on_validation_end(self, trainer: Trainer, stage: LightningModule) -> None:
-        self.swap(stage)  # before the checkpoints' own hook: Lightning calls those last
-
-    def swap(self, stage: LightningModule) -> None:
-        """Exchanges the average and the weights of the module under training."""
-        weights = stage.trained.state_dict()
-        for name, kept in self.average.items():
-            weights[name], before = kept, weights[name].clone()
-            self.average[name] = before
-        stage.trained.load_state_dict(weights)
-
-    def on_save_checkpoint(self, trainer: Trainer, stage: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["training"] = stage.trained.state_dict()
-        averaged = {f"trained.{name}": tensor for name, tensor in self.average.items()}
-        checkpoint["state_dict"] = {**checkpoint["state_dict"], **averaged}
-
-    def on_load_checkpoint(self, trainer: Trainer, stage: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.average = {name: checkpoint["state_dict"][f"trained.{name}"].clone() for name in checkpoint["training"]}
-        with torch.no_grad():
-            stage.trained.load_state_dict(checkpoint["training"])
+    return WeightAveraging(avg_fn=update)

@@ -2,13 +2,14 @@
 
 import pickle
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from s2snet.config.recipe import Recipe
 from s2snet.rank_zero import is_first
 from s2snet.store import paths
 from s2snet.training.loggers import direction
@@ -16,7 +17,7 @@ from s2snet.training.loggers import direction
 CHECKPOINT = "checkpoints/last.ckpt"
 
 
-def to_resume(folder: Path, asked: str | None, recipe: dict[str, Any], stage: str, overwrite: bool) -> str | None:
+def to_resume(folder: Path, asked: str | None, recipe: Recipe, stage: str, overwrite: bool) -> str | None:
     """The checkpoint to go on from, or None to start anew.
 
     `asked` is None, `last` or a file. ValueError, in one line, where the folder and the command do not go together.
@@ -39,11 +40,11 @@ def to_resume(folder: Path, asked: str | None, recipe: dict[str, Any], stage: st
         earlier, epoch, step = state["hyper_parameters"]["recipe"], state["epoch"], state["global_step"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError):
         raise ValueError(f"ckpt_path={asked}: {path} is damaged, or no checkpoint of this project") from None
-    if earlier.keys() != recipe.keys():
+    if earlier.keys() != asdict(recipe).keys():
         raise ValueError(f"ckpt_path={asked}: {path} is of another stage than stage={stage}")
-    if (earlier["ema"] is None) != (recipe["ema"] is None):
+    if (earlier["ema"] is None) != (recipe.ema is None):
         raise ValueError(f"ckpt_path={asked}: {path} is of a run with ema={earlier['ema']}; go on with the same")
-    if earlier["epochs"] == recipe["epochs"] and finished.is_file():
+    if earlier["epochs"] == recipe.epochs and finished.is_file():
         raise ValueError(f"ckpt_path={asked}: the run in {folder} is finished; overwrite=true trains it again")
     if is_first():
         print(f"resuming {path}: epoch {epoch}, step {step}", file=sys.stderr)
@@ -61,12 +62,12 @@ class AfterSteps(ModelCheckpoint):
             super().on_train_batch_end(trainer, stage, outputs, batch, batch_index)
 
 
-def callbacks(folder: Path, recipe: dict[str, Any]) -> tuple[ModelCheckpoint, ModelCheckpoint | None]:
+def callbacks(folder: Path, recipe: Recipe) -> tuple[ModelCheckpoint, ModelCheckpoint | None]:
     """The callback that keeps last.ckpt, and, with early stopping, the one that keeps best.ckpt."""
     place = {"dirpath": folder / Path(CHECKPOINT).parent, "enable_version_counter": False}
-    often = {"every_n_train_steps": recipe["save_every"]} if recipe["save_every"] else {"every_n_epochs": 1}
+    often = {"every_n_train_steps": recipe.save_every} if recipe.save_every else {"every_n_epochs": 1}
     last = AfterSteps(filename=Path(CHECKPOINT).stem, save_top_k=1, **often, **place)
-    monitor = recipe["early_stopping"]
+    monitor = recipe.early_stopping
     if monitor is None:
         return last, None
     return last, ModelCheckpoint(filename="best", monitor=monitor, mode=direction(monitor), **place)

@@ -1,25 +1,24 @@
 """Stage `classifier`: the classifier that the other stages put a purifier in front of."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_accuracy
 
+from s2snet.config.recipe import ClassifierRecipe
 from s2snet.training.stage import Stage
 
 
 class TrainClassifier(Stage):
     """Cross-entropy of the classifier, with optional label smoothing."""
 
-    def __init__(self, classifier: nn.Module, recipe: dict[str, Any], seed: int):
+    def __init__(self, classifier: nn.Module, recipe: ClassifierRecipe, seed: int):
         super().__init__(recipe, seed)
         self.trained = classifier
 
     def training_step(self, batch, batch_index) -> Tensor:
         images, labels, _ = batch
-        loss = functional.cross_entropy(self.trained(images), labels, label_smoothing=self.recipe["label_smoothing"])
+        loss = functional.cross_entropy(self.trained(images), labels, label_smoothing=self.recipe.label_smoothing)
         self.log_loss(loss)
         return loss
 

@@ -1,14 +1,15 @@
 """What the devices decide: whether BatchNorm is synchronised over them, and what they cannot do."""
 
-from typing import Any
-
 import torch
+
+from s2snet.config.recipe import Recipe
+from s2snet.config.runtime import Trainer
 
 # Below this many images a device's own statistics are too noisy (Wu and He, arXiv 1803.08494, figure 1).
 SMALL_BATCH = 16
 
 
-def synchronise_batch_norm(trainer, recipe: dict[str, Any]) -> bool:
+def synchronise_batch_norm(trainer: Trainer, recipe: Recipe) -> bool:
     """Whether BatchNorm takes its statistics over all devices. ValueError where they cannot do what is asked.
 
     `trainer.sync_batchnorm` auto: several GPUs whose own batch is below SMALL_BATCH, and BatchNorm in training mode.
@@ -21,4 +22,4 @@ def synchronise_batch_norm(trainer, recipe: dict[str, Any]) -> bool:
     if trainer.sync_batchnorm != "auto":
         return trainer.sync_batchnorm == "true"
     several = trainer.devices * trainer.num_nodes > 1
-    return gpu and several and recipe["batch_norm"] == "train" and recipe["batch_size"] < SMALL_BATCH
+    return gpu and several and recipe.batch_norm == "train" and recipe.batch_size < SMALL_BATCH

@@ -1,12 +1,12 @@
 """Stage 2: the decoder learns, through the frozen classifier, what the classifier needs (arXiv 1803.07994)."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from s2snet.config.recipe import Stage2Recipe
 from s2snet.models import freeze
 from s2snet.models.segnet import Code
 from s2snet.training.classifier import accuracy
@@ -25,11 +25,11 @@ class FinetuneDecoder(Stage):
     `cache` memory or disk keeps the codes over the epochs (codes.py), none computes them anew.
     """
 
-    def __init__(self, autoencoder: nn.Module, classifier: nn.Module, recipe: dict[str, Any], seed: int):
+    def __init__(self, autoencoder: nn.Module, classifier: nn.Module, recipe: Stage2Recipe, seed: int):
         super().__init__(recipe, seed)
         self.trained = autoencoder
         self.classifier = classifier
-        self.codes: Codes | None = None  # of recipe["cache"]; the loop sets it
+        self.codes: Codes | None = None  # of recipe.cache; the loop sets it
         self.train()
 
     def train(self, mode: bool = True) -> "FinetuneDecoder":
@@ -49,8 +49,8 @@ class FinetuneDecoder(Stage):
         code, labels = self.frozen(images, labels, index)
         purified = self.trained.decode(code)
         loss = functional.cross_entropy(self.classifier(purified), labels)
-        if self.recipe["reconstruction_weight"]:
-            loss = loss + self.recipe["reconstruction_weight"] * functional.mse_loss(purified, images)
+        if self.recipe.reconstruction_weight:
+            loss = loss + self.recipe.reconstruction_weight * functional.mse_loss(purified, images)
         self.log_loss(loss)
         return loss
 
@@ -61,7 +61,7 @@ class FinetuneDecoder(Stage):
             return kept
         with torch.no_grad():
             code = self.trained.encode(images)
-            if self.recipe["labels"] == "classifier":
+            if self.recipe.labels == "classifier":
                 labels = self.classifier(images).argmax(dim=1)
         if self.codes:  # all of the batch was computed, though some may be there: other sizes round otherwise
             self.codes.put(index, code if self.trained.has_indices else code._replace(indices=()), labels)

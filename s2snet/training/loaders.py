@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
+from s2snet.config.recipe import Recipe
 from s2snet.data import ImageFiles, Images, Splits, Streamed
 from s2snet.data.files import readable
 
@@ -79,12 +80,10 @@ class Augmented(Dataset):
     every other image. Takes the keys of EpochSampler. For a damaged file the next image comes in; `note` is told.
     """
 
-    def __init__(
-        self, images: Images | ImageFiles, recipe: dict[str, Any], seed: int, note: Callable[[str], None] = str
-    ):
+    def __init__(self, images: Images | ImageFiles, recipe: Recipe, seed: int, note: Callable[[str], None] = str):
         self.images, self.seed, self.note = images, seed, note
         files = isinstance(images, ImageFiles)
-        self.read = images.whole if files and recipe["scale"] else images.__getitem__
+        self.read = images.whole if files and recipe.scale else images.__getitem__
         self.change = _changes(recipe, (images.size, images.size) if files else tuple(images[0][0].shape[1:]))
 
     def __len__(self) -> int:
@@ -100,13 +99,13 @@ class Augmented(Dataset):
         return image, label, index
 
 
-def _changes(recipe: dict[str, Any], size: tuple[int, int]) -> v2.Transform | None:
+def _changes(recipe: Recipe, size: tuple[int, int]) -> v2.Transform | None:
     steps = []
-    if recipe["scale"]:
-        steps.append(v2.RandomResizedCrop(size, scale=tuple(recipe["scale"]), antialias=True))
-    elif recipe["shift"]:
-        steps.append(v2.RandomCrop(size, padding=recipe["shift"]))
-    if recipe["flip"]:
+    if recipe.scale:
+        steps.append(v2.RandomResizedCrop(size, scale=tuple(recipe.scale), antialias=True))
+    elif recipe.shift:
+        steps.append(v2.RandomCrop(size, padding=recipe.shift))
+    if recipe.flip:
         steps.append(v2.RandomHorizontalFlip())
     return v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True)]) if steps else None
 
@@ -140,16 +139,14 @@ class Batches(pl.LightningDataModule):
 
     callbacks: tuple[pl.Callback, ...] = ()
 
-    def __init__(
-        self, splits: Splits, recipe: dict[str, Any], seed: int, workers: int, note: Callable[[str], None] = str
-    ):
+    def __init__(self, splits: Splits, recipe: Recipe, seed: int, workers: int, note: Callable[[str], None] = str):
         super().__init__()
         self.splits, self.recipe, self.seed, self.workers, self.note = splits, recipe, seed, workers, note
 
     def steps(self, ranks: int) -> int:
         """Optimiser steps of an epoch. ValueError where the images do not fill one."""
-        accumulate = self.recipe["accumulate"]
-        return batches(len(self.splits.train), self.recipe["batch_size"], ranks, accumulate) // accumulate
+        accumulate = self.recipe.accumulate
+        return batches(len(self.splits.train), self.recipe.batch_size, ranks, accumulate) // accumulate
 
     def facts(self) -> dict[str, Any]:
         """What the weights' header says of the data beside the splits' facts. All ranks must ask."""
@@ -157,7 +154,7 @@ class Batches(pl.LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         recipe = self.recipe
-        sampler = EpochSampler(len(self.splits.train), recipe["batch_size"], self.seed, recipe["accumulate"])
+        sampler = EpochSampler(len(self.splits.train), recipe.batch_size, self.seed, recipe.accumulate)
         return ResumableLoader(
             Augmented(self.splits.train, self.recipe, self.seed, self.note),
             batch_size=sampler.batch_size,

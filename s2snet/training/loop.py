@@ -1,6 +1,6 @@
 """The loop that runs any stage: Trainer, callbacks, weights file. What a stage optimises is in its module.
 
-`python train.py` makes a Job from settings (from_settings.py), `s2snet.train_purifier` from objects (s2snet/api.py).
+`python train.py` makes a Job from settings (from_config.py), `s2snet.train_purifier` from objects (s2snet/api.py).
 """
 
 import logging
@@ -8,7 +8,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, RichProgressBar
 from rich.console import Console
 
 from s2snet import data
+from s2snet.config.networks import Data
 from s2snet.config.runtime import Logger, Trainer
 from s2snet.rank_zero import is_first
 from s2snet.store import paths, weights
 from s2snet.training import checkpoints
-from s2snet.training.average import Average
+from s2snet.training.average import moving_average
 from s2snet.training.checkpoints import CHECKPOINT
 from s2snet.training.codes import Codes
 from s2snet.training.curves import CURVES, write_curves
@@ -46,17 +47,17 @@ class Job:
     stage: Stage
     splits: data.Splits
     folder: Path
-    data: dict[str, Any]  # what the weights' header says of the data; `channels` and `size` at least
-    trainer: Any = field(default_factory=Trainer)
-    logger: Any = field(default_factory=Logger)
+    data: Data
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)
     facts: dict[str, Any] = field(default_factory=dict)  # for the header
     command: str = ""
     config: str = ""  # the settings as YAML
     resume: str | None = None  # a checkpoint
 
 
-def speaker() -> Say:
-    """Prints a line on stderr, in the first process only."""
+def printer() -> Say:
+    """Return a function that prints a line on stderr, in the first process only."""
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print if is_first() else lambda *_: None
 
 
@@ -69,8 +70,8 @@ def fit(job: Job, say: Say) -> Path:
     _quiet()
     stage, recipe, trainer, folder = job.stage, job.stage.recipe, job.trainer, job.folder
     stage.to(memory_format=torch.channels_last)  # a quarter faster; the weights are the same
-    if recipe.get("cache", "none") != "none":
-        stage.codes = Codes(len(job.splits.train), trainer.devices, folder if recipe["cache"] == "disk" else None)
+    if recipe.keeps_codes:
+        stage.codes = Codes(len(job.splits.train), trainer.devices, folder if recipe.cache == "disk" else None)
     if trainer.compile:
         for module in stage.compiled():
             module.compile()  # in place: no name in a checkpoint or weights file changes
@@ -78,18 +79,17 @@ def fit(job: Job, say: Say) -> Path:
     kind = StreamBatches if isinstance(job.splits.train, data.Shards) else Batches
     batches = kind(job.splits, recipe, stage.seed, trainer.workers, skipped.note)
     steps = batches.steps(trainer.devices * trainer.num_nodes)
-    if recipe["warmup"] >= recipe["epochs"] * steps:
-        there = recipe["epochs"] * steps
-        raise ValueError(f"warmup={recipe['warmup']}: the run has {there} optimiser steps; at most {there - 1}")
+    if recipe.warmup >= recipe.epochs * steps:
+        there = recipe.epochs * steps
+        raise ValueError(f"warmup={recipe.warmup}: the run has {there} optimiser steps; at most {there - 1}")
     sync_batchnorm = synchronise_batch_norm(trainer, recipe)
     _begin(job)
     job.splits.validation = skipped.without(job.splits.validation, "validation")
     found = loggers(job.logger, folder, {"command": job.command, **stage.hparams}, say)
-    average = Average(recipe["ema"]) if recipe["ema"] is not None else None
     last, best = checkpoints.callbacks(folder, recipe)
-    callbacks: list[Callback] = [last] if average is None else [average, last]
+    callbacks: list[Callback] = [last] if recipe.ema is None else [moving_average(recipe.ema), last]
     if best is not None:
-        callbacks += [best, EarlyStopping(recipe["early_stopping"], patience=recipe["patience"], mode=best.mode)]
+        callbacks += [best, EarlyStopping(recipe.early_stopping, patience=recipe.patience, mode=best.mode)]
     if job.logger.pictures:
         callbacks.append(Pictures(folder / PICTURES, job.logger.pictures))
     if trainer.progress:
@@ -101,9 +101,9 @@ def fit(job: Job, say: Say) -> Path:
         num_nodes=trainer.num_nodes,
         strategy=trainer.strategy,
         precision=trainer.precision,
-        max_epochs=recipe["epochs"],
-        gradient_clip_val=recipe["clip"],
-        accumulate_grad_batches=recipe["accumulate"],
+        max_epochs=recipe.epochs,
+        gradient_clip_val=recipe.clip,
+        accumulate_grad_batches=recipe.accumulate,
         sync_batchnorm=sync_batchnorm,
         logger=found,
         callbacks=[*callbacks, *batches.callbacks],
@@ -113,6 +113,7 @@ def fit(job: Job, say: Say) -> Path:
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # ours shares out the images itself
     )
+    stage.to(lightning.strategy.root_device)  # before the average copies it, which stays where it is made
     try:
         lightning.fit(stage, datamodule=batches, ckpt_path=job.resume)
     except SystemExit as ended:  # Ctrl-C and SIGTERM, as Lightning ends them; the latter without a status
@@ -121,8 +122,6 @@ def fit(job: Job, say: Say) -> Path:
     of_stream = batches.facts()
     if not lightning.is_global_zero:
         return folder / paths.WEIGHTS
-    if average is not None:
-        average.swap(stage)
     if best is not None and best.best_model_path:
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         stage.load_state_dict(state)
@@ -164,9 +163,9 @@ def _save(job: Job, device: torch.device, of_stream: dict[str, Any], skipped: Sk
         path,
         kind=paths.KINDS[job.name],
         stage=job.name,
-        data={**job.data, **job.splits.facts(), **of_stream, "damaged": damaged},
-        input={"range": [0, 1], "channels": job.data["channels"], "size": job.data["size"]},
-        recipe=job.stage.recipe,
+        data={**job.data.config, **job.splits.facts(), **of_stream, "damaged": damaged},
+        input={"range": [0, 1], "channels": job.data.channels, "size": job.data.size},
+        recipe=asdict(job.stage.recipe),
         seed=job.stage.seed,
         command=job.command,
         metrics=metrics,

@@ -1,23 +1,20 @@
 """What all stages share: optimiser and schedule from the recipe, and a random state that follows from the step."""
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import asdict
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from s2snet.config.recipe import Recipe
 from s2snet.training.loaders import derived_seed
 
 OPTIMISERS = {
-    "adam": lambda parameters, recipe: torch.optim.Adam(
-        parameters, lr=recipe["lr"], weight_decay=recipe["weight_decay"]
-    ),
-    "adamw": lambda parameters, recipe: torch.optim.AdamW(
-        parameters, lr=recipe["lr"], weight_decay=recipe["weight_decay"]
-    ),
+    "adam": lambda parameters, recipe: torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay),
+    "adamw": lambda parameters, recipe: torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay),
     "sgd": lambda parameters, recipe: torch.optim.SGD(
-        parameters, lr=recipe["lr"], momentum=recipe["momentum"], weight_decay=recipe["weight_decay"]
+        parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     ),
 }
 
@@ -41,16 +38,16 @@ class Stage(pl.LightningModule):
 
     trained: nn.Module
 
-    def __init__(self, recipe: dict[str, Any], seed: int):
+    def __init__(self, recipe: Recipe, seed: int):
         super().__init__()
-        self.save_hyperparameters({"recipe": recipe, "seed": seed})
+        self.save_hyperparameters({"recipe": asdict(recipe), "seed": seed})
         self.recipe, self.seed = recipe, seed
         self._losses: list[Tensor] = []  # of the batches since the last optimiser step
 
     def train(self, mode: bool = True) -> "Stage":
         """Training mode; with the recipe's `batch_norm: eval` BatchNorm stays in eval mode, its statistics as is."""
         super().train(mode)
-        if self.recipe["batch_norm"] == "eval":
+        if self.recipe.batch_norm == "eval":
             for module in self.trained.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
@@ -71,23 +68,23 @@ class Stage(pl.LightningModule):
         return None
 
     def configure_optimizers(self):
-        optimiser = OPTIMISERS[self.recipe["optimiser"]](self.parameters_to_train(), self.recipe)
+        optimiser = OPTIMISERS[self.recipe.optimiser](self.parameters_to_train(), self.recipe)
         # Not trainer.estimated_stepping_batches, which makes the loaders too early to be told where to go on from.
         steps = self.trainer.max_epochs * self.trainer.datamodule.steps(self.trainer.world_size)
-        name, warmup = self.recipe["schedule"], self.recipe["warmup"]
+        name, warmup = self.recipe.schedule, self.recipe.warmup
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: lr_factor(step, steps, name, warmup))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_batch_start(self, batch, batch_index) -> None:
         # Checkpoints hold no random state; one that follows from the step needs none (dropout, and a resumed run).
-        accumulate = self.recipe["accumulate"]
+        accumulate = self.recipe.accumulate
         step = self.global_step * accumulate + batch_index % accumulate
         torch.manual_seed(derived_seed(self.seed, step, self.global_rank))
 
     def log_loss(self, loss: Tensor) -> None:
         """Logs the mean over the batches of an optimiser step and over the ranks: what one large batch would show."""
         self._losses.append(loss.detach())
-        if len(self._losses) == self.recipe["accumulate"]:
+        if len(self._losses) == self.recipe.accumulate:
             self.log("loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=True)
             self._losses.clear()
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchvision.transforms import v2
 
+from s2snet.config.recipe import Recipe
 from s2snet.data import Shards
 from s2snet.data.shards import Sample
 from s2snet.data.webdataset import RULES, Rejected
@@ -52,9 +53,9 @@ class Slot:
     """One slot's batches, without end, from a position on."""
 
     def __init__(
-        self, shards: Shards, recipe: dict[str, Any], seed: int, slot: int, slots: int, position: Position = (0, 0, 0)
+        self, shards: Shards, recipe: Recipe, seed: int, slot: int, slots: int, position: Position = (0, 0, 0)
     ):
-        self.shards, self.batch_size, self.seed = shards, recipe["batch_size"], seed
+        self.shards, self.batch_size, self.seed = shards, recipe.batch_size, seed
         self.change = _changes(shards, recipe)
         self.slot, self.slots, self.position = slot, slots, position
 
@@ -104,13 +105,13 @@ class Slot:
             passed, first = passed + 1, 0
 
 
-def _changes(shards: Shards, recipe: dict[str, Any]) -> v2.Transform:
+def _changes(shards: Shards, recipe: Recipe) -> v2.Transform:
     """From a picture to uint8 [C, size, size], at random; a crop from anywhere stands for `shift`."""
-    if recipe["scale"]:
-        steps = [v2.RandomResizedCrop(shards.size, scale=tuple(recipe["scale"]), antialias=True)]
+    if recipe.scale:
+        steps = [v2.RandomResizedCrop(shards.size, scale=tuple(recipe.scale), antialias=True)]
     else:
         steps = [v2.Resize(shards.resize, antialias=True), v2.RandomCrop(shards.size)]
-    if recipe["flip"]:
+    if recipe.flip:
         steps.append(v2.RandomHorizontalFlip())
     return v2.Compose([*steps, v2.PILToTensor()])
 
@@ -132,9 +133,7 @@ class StreamLoader:
     `rejected` counts by rule, up to the last batch handed out; `note` is told what was damaged.
     """
 
-    def __init__(
-        self, shards: Shards, recipe: dict[str, Any], seed: int, workers: int, note: Callable[[str], None] = str
-    ):
+    def __init__(self, shards: Shards, recipe: Recipe, seed: int, workers: int, note: Callable[[str], None] = str):
         self.shards, self.recipe, self.seed, self.workers, self.note = shards, recipe, seed, workers, note
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.rank = torch.distributed.get_rank() if distributed else 0
@@ -145,7 +144,7 @@ class StreamLoader:
         self._iterator: Iterator | None = None  # one for all epochs: what was read ahead must not be lost between them
 
     def __len__(self) -> int:
-        return batches(len(self.shards), self.recipe["batch_size"], self.ranks, self.recipe["accumulate"])
+        return batches(len(self.shards), self.recipe.batch_size, self.ranks, self.recipe.accumulate)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         if self._iterator is None:
@@ -187,7 +186,7 @@ class StreamLoader:
         return {
             "number of ranks": self.ranks,
             "trainer.workers": len(self.positions),
-            "batch_size": self.recipe["batch_size"],
+            "batch_size": self.recipe.batch_size,
             "seed": self.seed,
             "data.epoch_images": len(self.shards),
             "data.shards and options of data": self._fingerprint,

@@ -181,7 +181,7 @@ def test_a_classifier_by_name_is_audited_and_a_failure_is_the_exit_status(own, m
     assert status == 1 and "fail step_budget [attack]" in out
     assert (
         err.splitlines()[-1]
-        == "error: strict=true and the audit failed; the report lists the failed checks and their remedies"
+        == "error: strict=true: the audit failed; the report names the failed checks and their remedies"
     )
     assert command([f"model={own}:build", *SMALL, *short, "strict=false"], monkeypatch, capfd)[0] == 0
 

@@ -1,22 +1,54 @@
-"""Bad input: a table of commands and the one line each prints, with exit code 1 and no traceback.
+"""Bad input: a table of commands and the one line of each error.
 
-Most are run through the entry points in this process, as the console scripts call them; some as processes.
+Most are composed, checked and run by the functions that the entry points call; a few by the entry points themselves,
+with exit code 1 and no traceback, and a few as processes.
 """
 
+import copy
+import functools
 import re
-import shutil
 import sys
 
 import pytest
 import torch
-from tiny import TINY, run_script
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from tiny import TINY, composed, run_script
 from trees import plant
 
+from s2snet.cli import messages, settings
+from s2snet.cli.conf_dir import conf_dir
 from s2snet.models import build
 from s2snet.store import weights
 
+SETTINGS = {
+    "train": settings.train_settings, "evaluate": settings.evaluate_settings, "analyse": settings.analyse_settings
+}  # fmt: skip
+
+
+def train(config):
+    from s2snet.training.from_config import train
+
+    train(config, "", "")
+
+
+def evaluate(config):
+    from s2snet.evaluation.job import job_of
+    from s2snet.evaluation.run import run
+
+    run(job_of(config, "", "", explicit=True, say=lambda *_: None), say=lambda *_: None)
+
+
+def analyse(config):
+    from s2snet.analysis.from_settings import analyse
+
+    analyse(config, "", "", explicit=True, say=lambda *_: None)
+
+
+RUN = {"train": train, "evaluate": evaluate, "analyse": analyse}
+GROUPS = {folder.name for folder in conf_dir().iterdir() if folder.is_dir()}
 TRAIN_KEYS = (
-    "stage, seed, data, classifier, autoencoder, recipes, trainer, logger, data_root, runs, output, "
+    "data, classifier, autoencoder, data_root, runs, stage, seed, recipes, trainer, logger, output, "
     "from_classifier, from_autoencoder, from_vgg16, ckpt_path, overwrite, objective, debug"
 )
 AE = "runs/digits/autoencoder-segnet_small"
@@ -54,28 +86,28 @@ TABLE = [  # (script, words, the line; ... stands for anything)
      "small_cnn has no option 'width' (did you mean 'widths'?); ..."),
     ("train", "autoencoder.unpool=index", "unpool='index': allowed are indices, nearest, learned"),
     ("train", "autoencoder.widths=[4]", "widths=[4] and convs=[1, 1] must be of one length, at least 1"),
-    ("train", "recipes.stage1.epochs=0", "epochs=0 in the recipe of stage 1: at least 1"),
-    ("train", "recipes.stage1.save_every=0", "save_every=0 in the recipe of stage 1: at least 1"),
-    ("train", "recipes.stage1.shift=-1", "shift=-1 in the recipe of stage 1: at least 0"),
-    ("train", "recipes.stage1.lr=-1", "lr=-1.0 in the recipe of stage 1: at least 0"),
-    ("train", "recipes.stage1.clip=-1", "clip=-1.0 in the recipe of stage 1: at least 0"),
-    ("train", "trainer.devices=0", "trainer.devices=0: at least 1"),
-    ("train", "trainer.workers=-1", "trainer.workers=-1: at least 0"),
-    ("evaluate", "trainer.devices=0", "trainer.devices=0: at least 1"),
-    ("train", "recipes.stage1.accumulate=0", "accumulate=0 in the recipe of stage 1: at least 1"),
+    ("train", "recipes.stage1.epochs=0", "recipes.stage1.epochs=0: must be at least 1"),
+    ("train", "recipes.stage1.save_every=0", "recipes.stage1.save_every=0: must be at least 1"),
+    ("train", "recipes.stage1.shift=-1", "recipes.stage1.shift=-1: must be at least 0"),
+    ("train", "recipes.stage1.lr=-1", "recipes.stage1.lr=-1.0: must be at least 0"),
+    ("train", "recipes.stage1.clip=-1", "recipes.stage1.clip=-1.0: must be at least 0"),
+    ("train", "trainer.devices=0", "trainer.devices=0: must be at least 1"),
+    ("train", "trainer.workers=-1", "trainer.workers=-1: must be at least 0"),
+    ("evaluate", "trainer.devices=0", "trainer.devices=0: must be at least 1"),
+    ("train", "recipes.stage1.accumulate=0", "recipes.stage1.accumulate=0: must be at least 1"),
     ("train", "recipes.stage1.accumulate=30",
      "accumulate=30: an optimiser step would take 1920 images, and there are 1293; at most 20 here"),
-    ("train", "recipes.stage1.warmup=-1", "warmup=-1 in the recipe of stage 1: at least 0"),
+    ("train", "recipes.stage1.warmup=-1", "recipes.stage1.warmup=-1: must be at least 0"),
     ("train", "recipes.stage1.warmup=320", "warmup=320: the run has 320 optimiser steps; at most 319"),
-    ("train", "recipes.stage1.ema=1", "ema=1.0 in the recipe of stage 1: above 0 and below 1, or null"),
-    ("train", "recipes.stage1.ema=nan", "ema=nan in the recipe of stage 1: above 0 and below 1, or null"),
+    ("train", "recipes.stage1.ema=1", "recipes.stage1.ema=1.0: must be above 0 and below 1"),
+    ("train", "recipes.stage1.ema=nan", "recipes.stage1.ema=nan: must be above 0 and below 1"),
     ("train", "recipes.stage1.batch_norm=evel",
-     "recipe's batch_norm=evel (did you mean 'eval'?): allowed are train, eval"),
+     "recipes.stage1.batch_norm=evel (did you mean 'eval'?): allowed are train, eval"),
     ("train", "stage=2 recipes.stage2.cache=dsk",
      "recipes.stage2.cache=dsk (did you mean 'disk'?): allowed are none, memory, disk"),
     ("train", "stage=2 recipes.stage2.cache=disk",
-     "recipes.stage2.cache=disk: codes can be kept of images that stay as they are; "
-     "recipes.stage2.shift=2 must be off"),
+     "recipes.stage2.cache=disk: codes can be kept only of images that stay as they are; "
+     "turn off recipes.stage2.shift=2"),
     ("train", "trainer.compile=maybe", "...trainer.compile=maybe: Value 'maybe' is not a valid bool (type str)"),
     ("train", "trainer.sync_batchnorm=on", "trainer.sync_batchnorm=on...: allowed are auto, true, false"),
     ("train", "trainer.sync_batchnorm=true",
@@ -85,10 +117,10 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", "trainer.precision=16-mixed",
      "trainer.precision=16-mixed: needs a GPU; on the CPU take bf16-mixed or 32-true"),
     ("train", "recipes.stage1.optimiser=adm",
-     "recipe's optimiser=adm (did you mean 'adam'?): allowed are adam, adamw, sgd"),
-    ("train", "recipes.stage1.schedule=step", "recipe's schedule=step: allowed are constant, cosine, poly"),
+     "recipes.stage1.optimiser=adm (did you mean 'adam'?): allowed are adam, adamw, sgd"),
+    ("train", "recipes.stage1.schedule=step", "recipes.stage1.schedule=step: allowed are constant, cosine, poly"),
     ("train", "recipes.stage1.early_stopping=val_acc",
-     "recipe's early_stopping=val_acc...: allowed are val_loss, val_psnr"),
+     "recipes.stage1.early_stopping=val_acc...: allowed are val_loss, val_psnr"),
     ("train", "stage=2 recipes.stage2.labels=true", "recipes.stage2.labels=...: allowed are truth, classifier"),
     ("train", "recipes.adversarial.eps=8",
      "recipes.adversarial.eps=8: radii are in [0, 1] pixel units (did you mean 8/255?)"),
@@ -102,9 +134,9 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", f"{PHOTOS} data.classes=3", "data.classes=3: photos has 2 (cat, dog)"),
     ("train", f"{PHOTOS}/cat", "photos/cat/0.png lies in no class's folder; data.labels=none takes images ..."),
     ("train", f"{PHOTOS} data.test_every=1",
-     "data=imagefolder: no image is left to train on, all 12 are test images"),
+     "data=imagefolder: no training images; all 12 are test images"),
     ("train", f"{PHOTOS} data.labels=none stage=2 recipes.stage2.labels=classifier",
-     "data.classes=null: images without labels don't say how many classes the classifier has; give ..."),
+     "data.classes=null: unlabelled images do not determine the classifier's number of classes; give ..."),
     ("train", f"{PHOTOS} data.channels=1",
      "mean=[0.485, 0.456, 0.406] has 3 values for 1 channels; give one, or as many (data.mean, data.std)"),
     ("train", f"{PHOTOS} data.labels=none stage=classifier",
@@ -116,11 +148,8 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("train", "data.size=8 autoencoder.widths=[2,2,2,2] autoencoder.convs=[1,1,1,1]",
      "segnet_small cannot take images of 1 x 8 x 8: images of 8 x 8 are too small for 4 poolings: ..."),
     ("train", "recipes.stage1.scale=[8,100]",
-     "recipe's scale=[8, 100]: null, or the least and the most share of the area, such as [0.08, 1.0]"),
+     "recipes.stage1.scale=[8, 100]: null, or the least and the most share of the area, such as [0.08, 1.0]"),
     ("train", "recipes.stage1.flip=often", "...flip=often: Value 'often' is not a valid bool (type str)"),
-    ("train", "-m stage=1,2 trainer=ddp_cpu",
-     "-m with 2 devices would start the sweep once per device; write the loop in the shell instead: "
-     "for stage in 1 2; do python train.py stage=$stage trainer=ddp_cpu; done"),
     ("train", "stage=2",
      f"stage 2 needs the weights of stage=1; none at {AE}/weights.safetensors. "
      "Run `python train.py stage=1` first, or give from_autoencoder=FILE"),
@@ -147,7 +176,8 @@ TABLE = [  # (script, words, the line; ... stands for anything)
      "classifier.weights=IMAGENET1K_V1: nothing to train; classifier.weights=null trains the network"),
     ("train", "stage=classifier classifier=custom", "classifier.target=None: write my_package.my_module:function"),
     ("train", "stage=classifier classifier=custom classifier.options.width=4",
-     "unknown setting classifier.options.width: nothing stands there; +classifier.options.width=VALUE adds it"),
+     "unknown setting classifier.options.width: classifier.options is empty; +classifier.options.width=VALUE adds "
+     "to it"),
     ("train", "stage=classifier classifier=custom classifier.target=nowhere.nets:build",
      "classifier.target=nowhere.nets:build: no module nowhere here or among the installed"),
     ("train", "stage=classifier classifier=custom classifier.target=torch.nn:Linearr",
@@ -163,23 +193,22 @@ TABLE = [  # (script, words, the line; ... stands for anything)
      "state.pth: not the weights of this SegNet: 0 of 26 tensors fit; missing: conv11.weight, ..."),
     ("train", "logger=wand", "logger=wand (did you mean 'wandb'?): allowed are csv, wandb"),
     ("train", "logger.name=tensorboard", "logger.name=tensorboard: allowed are csv, wandb"),
-    ("train", "logger.pictures=-1", "logger.pictures=-1: a number of epochs, or 0 for none"),
+    ("train", "logger.pictures=-1", "logger.pictures=-1: must be at least 0"),
     ("train", "objective=val_psn", "objective=val_psn (did you mean 'val_psnr'?): allowed are val_loss, val_psnr"),
-    ("train", "-m hydra/launcher=nope", "hydra/launcher=nope: not installed here; pip install -e .[slurm]"),
     ("train", "trainer=tpu", "trainer=tpu...: allowed are auto, ddp_cpu, gpu"),
     ("train", "stage=[1", "..."),
     ("train", "stage", "...missing EQUAL..."),
     ("evaluate", "audit=quik", "audit=quik (did you mean 'quick'?): allowed are off, quick, full"),
     ("evaluate", "audit=off strict=true",
-     "strict=true audit=off: without an audit there is nothing to fail; audit=quick or full"),
+     "strict=true audit=off: without an audit nothing can fail; use audit=quick or full"),
     ("evaluate", "budgets.linf=[8]", "budgets.linf=8: radii are in [0, 1] pixel units (did you mean 8/255?)"),
     ("evaluate", "budgets.linf=[8/255,x]", "budgets.linf=x: not a radius; write 8/255 or a number"),
     ("evaluate", "budgets.linf=[-0.1]", "budgets.linf=-0.1: a radius is at least 0"),
     ("evaluate", "budgets.l2=[nan]", "budgets.l2=nan: a radius is at least 0"),
     ("evaluate", "+budgets.l3=[1]", "budgets' norm=l3...: allowed are linf, l2..."),
-    ("evaluate", "images=0", "images=0: at least 1"),
-    ("evaluate", "chunk=0", "chunk=0: at least 1"),
-    ("evaluate", "samples=-1", "samples=-1: at least 0"),
+    ("evaluate", "images=0", "images=0: must be at least 1"),
+    ("evaluate", "chunk=0", "chunk=0: must be at least 1"),
+    ("evaluate", "samples=-1", "samples=-1: must be at least 0"),
     ("evaluate", "defence=[]", "defence=[]: at least one defence is needed, such as defence=[none]"),
     ("evaluate", "defence=[non]",
      "defence=non (did you mean 'none'?): allowed are adversarial, autoencoder, neutralised, ..."),
@@ -192,9 +221,9 @@ TABLE = [  # (script, words, the line; ... stands for anything)
      "threat.query: uses none of the chosen attacks; add square to attack=[...], or leave it out"),
     ("evaluate", "runs=kept defence=[none] attack=[fgsm,square]",
      "attack.square: no chosen threat uses this attack; add query to threat=[...], or leave it out"),
-    ("evaluate", "trainer.gpu=1", "unknown setting trainer.gpu: trainer=gpu chooses it"),
-    ("evaluate", "data.cifar10.root=x", "unknown setting data.cifar10: data=cifar10 chooses it"),
-    ("evaluate", "attack.pgd.steps=3", "attack.pgd is not chosen: attack=[fgsm,apgd,apgd_margin,pgd] takes it as well"),
+    ("evaluate", "trainer.gpu=1", "unknown setting trainer.gpu: use trainer=gpu to select it"),
+    ("evaluate", "data.cifar10.root=x", "unknown setting data.cifar10: use data=cifar10 to select it"),
+    ("evaluate", "attack.pgd.steps=3", "attack.pgd is not selected: use attack=[fgsm,apgd,apgd_margin,pgd]"),
     ("evaluate", "attack.apgd_margin.steps=many",
      "attack.apgd_margin.steps=many: not of the same type as 100 in attack/apgd.yaml"),
     ("evaluate", "runs=kept defence=[none] +attack.apgd_margin.stepz=3",
@@ -232,12 +261,12 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("evaluate", "trainer.precision=8", "trainer.precision=8: allowed are 32-true, bf16-mixed, 16-mixed"),
     ("evaluate", "trainer.precision=bf16",
      "trainer.precision=bf16 (did you mean 'bf16-mixed'?): allowed are 32-true, bf16-mixed, 16-mixed"),
-    ("evaluate", "trainer.compile=true", "trainer.compile=true: for training; an evaluation has fast=true"),
-    ("evaluate", "threat.white_box.draws=0", "threat.white_box.draws=0: at least 1"),
-    ("evaluate", "threat.white_box.fit_steps=0", "threat.white_box.fit_steps=0: at least 1"),
-    ("evaluate", "threat.white_box.temperature=0", "threat.white_box.temperature=0.0: above 0"),
-    ("evaluate", "threat.white_box.smoothing=-1", "threat.white_box.smoothing=-1.0: above 0"),
-    ("evaluate", "threat.white_box.smoothing=nan", "threat.white_box.smoothing=nan: above 0"),
+    ("evaluate", "trainer.compile=true", "trainer.compile=true: only training compiles; an evaluation has fast=true"),
+    ("evaluate", "threat.white_box.draws=0", "threat.white_box.draws=0: must be at least 1"),
+    ("evaluate", "threat.white_box.fit_steps=0", "threat.white_box.fit_steps=0: must be at least 1"),
+    ("evaluate", "threat.white_box.temperature=0", "threat.white_box.temperature=0.0: must be above 0"),
+    ("evaluate", "threat.white_box.smoothing=-1", "threat.white_box.smoothing=-1.0: must be above 0"),
+    ("evaluate", "threat.white_box.smoothing=nan", "threat.white_box.smoothing=nan: must be above 0"),
     ("evaluate", "threat.white_box.draw=2",
      "unknown setting threat.white_box.draw (did you mean 'draws'?): allowed here are ..."),
     ("evaluate", "plan=maybe", "...plan=maybe: Value 'maybe' is not a valid bool (type str)"),
@@ -273,6 +302,17 @@ TABLE = [  # (script, words, the line; ... stands for anything)
      "subspace: no weights at results/digits/analysis/directions/subspace.safetensors; "
      "`python analyse.py study=[directions]` makes them"),
 ]  # fmt: skip
+MAIN = [  # of each kind of error one, and what only Hydra's main can tell
+    ("train", "-m stage=1,2 trainer=ddp_cpu",
+     "-m with 2 devices would run the whole sweep once per device; use a shell loop instead: "
+     "for stage in 1 2; do python train.py stage=$stage trainer=ddp_cpu; done"),
+    ("train", "-m hydra/launcher=nope", "hydra/launcher=nope: not installed; pip install -e .[slurm]"),
+    ("train", "data=digit", "data=digit (did you mean 'digits'?): allowed are cifar10, ..."),
+    ("train", "sede=1", "unknown setting sede (did you mean 'seed'?): allowed here are ..."),
+    ("train", "stage", "...missing EQUAL..."),
+    ("evaluate", "audit=quik", "audit=quik (did you mean 'quick'?): allowed are off, quick, full"),
+    ("analyse", "study=[directions] weights=nowhere", "weights=nowhere: no such folder"),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +330,36 @@ def prepared(tmp_path_factory):
     (folder / "finished").mkdir()
     (folder / "finished/weights.safetensors").write_bytes(whole)
     return folder
+
+
+@functools.cache
+def chosen(script: str, *words: str):
+    """The config of a command with its choices of groups; composing it takes longer than all that follows."""
+    return composed(script, *words)
+
+
+def config_of(script: str, words: list[str]):
+    """The config that Hydra composes: choices by itself, values as it sets them in the config that they give."""
+    values = [
+        word for word in words if word.partition("=")[0] not in GROUPS and word[0] not in "+~" and "@" not in word
+    ]
+    config = copy.deepcopy(chosen(script, *(word for word in words if word not in values)))
+    for override in OverridesParser.create().parse_overrides(values):
+        OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+    return config
+
+
+def line_of(script: str, words: list[str], whole: bool = False) -> str:
+    """The line of a command's error: composed, checked and run as the entry point does it, without Hydra's main.
+
+    `whole` lets Hydra compose everything, which adds the word to what OmegaConf says of its value.
+    """
+    with pytest.raises(Exception) as raised:
+        config = composed(script, *words) if whole else config_of(script, words)
+        RUN[script](SETTINGS[script](config))
+    line = messages.line_of(raised.value)
+    assert line is not None, raised.value
+    return f"error: {line}"
 
 
 def call(script: str, words: list[str], monkeypatch, capfd) -> tuple[int, str, str]:
@@ -315,18 +385,25 @@ def stands_in(word: str, tiny: str) -> bool:
 
 
 @pytest.mark.parametrize("script, words, expected", TABLE, ids=[f"{script} {words}" for script, words, _ in TABLE])
-def test_bad_input_is_one_line(script, words, expected, prepared, tmp_path, monkeypatch, capfd):
+def test_bad_input_is_one_line(script, words, expected, prepared, monkeypatch):
     if "gpu" in words and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(prepared)
     given = [word for word in TINY if not any(stands_in(other, word) for other in words.split())]
-    code, out, err = call(script, [*words.split(), *given], monkeypatch, capfd)
+    line = line_of(script, [*words.split(), *given], whole=expected.startswith("..."))
+    assert "\n" not in line
+    assert is_the_line(line, expected), line
+
+
+@pytest.mark.parametrize("script, words, expected", MAIN, ids=[f"{script} {words}" for script, words, _ in MAIN])
+def test_the_entry_point_ends_with_that_line(script, words, expected, prepared, monkeypatch, capfd):
+    monkeypatch.chdir(prepared)
+    code, out, err = call(script, [*words.split(), *TINY], monkeypatch, capfd)
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert code == 1
-    assert len(lines) == 1, err
-    assert err.splitlines()[-1] == lines[0]
+    assert code == 1 and out == ""
+    assert lines == err.splitlines()[-1:]
     assert is_the_line(lines[0], expected), lines[0]
-    assert "Traceback" not in out + err
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("script, words, expected", [

@@ -27,7 +27,7 @@ def test_submitit_local_runs_the_job_in_a_process_of_its_own(trained, tmp_path):
 def test_a_launcher_without_m_is_refused(tmp_path):
     done = run_script("evaluate", "hydra/launcher=submitit_local", folder=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "error: hydra/launcher=submitit_local launches nothing without -m; add it\n"
+    assert done.stderr == "error: hydra/launcher=submitit_local has no effect without -m; add -m\n"
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
@@ -44,4 +44,4 @@ def test_slurm_asks_for_a_task_per_device(command):
 def test_slurm_away_from_a_cluster_is_one_line(tmp_path):
     done = run_script("train", "experiment=slurm", "stage=1", "runs=r", folder=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: no SLURM here (srun is not found)")
+    assert done.stderr.splitlines()[-1].startswith("error: SLURM not found (no srun)")

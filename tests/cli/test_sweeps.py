@@ -41,7 +41,7 @@ def test_without_the_extra_a_sweep_is_one_line():
     )
     done = run_python("-c", program)
     assert done.returncode == 1
-    assert done.stderr == "error: hydra/sweeper=optuna: not installed here; pip install -e .[sweep]\n"
+    assert done.stderr == "error: hydra/sweeper=optuna: not installed; pip install -e .[sweep]\n"
 
 
 def test_the_wandb_sweep_names_settings_that_exist(monkeypatch):

@@ -14,7 +14,7 @@ from s2snet.cli.settings import train_settings
 from s2snet.models import build
 from s2snet.models.vgg16 import LAYERS
 from s2snet.store import networks, paths, weights
-from s2snet.training.from_settings import _build
+from s2snet.training.from_config import _build
 
 torchvision_cpu.mend()
 from torchvision import models as torchvision  # noqa: E402

@@ -12,6 +12,7 @@ from trees import damage, plant
 
 import s2snet
 from s2snet import data
+from s2snet.config.recipe import Recipe
 from s2snet.report.page import write_report
 from s2snet.store import weights
 from s2snet.training.loaders import Augmented
@@ -74,7 +75,7 @@ def test_where_nothing_is_damaged_nothing_is_said(capfd):
 
 def test_the_next_image_comes_in_so_that_batches_keep_their_size(torn):
     images = load(torn[0]).train
-    recipe = {"shift": 2, "flip": True, "scale": None}
+    recipe = Recipe(shift=2, flip=True)
     said: list[str] = []
     augmented = Augmented(images, recipe, 0, said.append)
     (broken,) = (place for place in range(len(images)) if images.path(place) == torn[1][0])
@@ -164,7 +165,7 @@ def test_images_without_labels_train_stage_1_and_a_stage_2_that_needs_none(runs,
     ):
         train(*more, "stage=2", "output=two")
     more.append("recipes.stage2.labels=classifier")
-    with pytest.raises(ValueError, match=r"data.classes=null: images without labels don't say how many classes"):
+    with pytest.raises(ValueError, match=r"data.classes=null: unlabelled images do not determine the classifier's"):
         train(*more, "stage=2", "output=two")
     path = train(*more, "stage=2", "output=two", "data.classes=4")
     assert 0 <= weights.read_header(path)["metrics"]["accuracy"] <= 1

@@ -9,6 +9,7 @@ from tiny import train
 from torch.nn import functional
 
 from s2snet import data, models
+from s2snet.config.recipe import Recipe
 from s2snet.store import weights
 from s2snet.training import loop
 from s2snet.training.devices import synchronise_batch_norm
@@ -75,7 +76,7 @@ def asked(accelerator="gpu", devices=8, nodes=1, sync="auto", precision="32-true
     trainer = SimpleNamespace(
         accelerator=accelerator, devices=devices, num_nodes=nodes, sync_batchnorm=sync, precision=precision
     )
-    return synchronise_batch_norm(trainer, {"batch_size": batch_size, "batch_norm": batch_norm})
+    return synchronise_batch_norm(trainer, Recipe(batch_size=batch_size, batch_norm=batch_norm))
 
 
 def test_batch_norm_is_synchronised_over_gpus_with_small_batches():

@@ -1,5 +1,7 @@
 """Order and augmentation follow from (seed, epoch, index): not from workers, ranks or where a run was resumed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,11 @@ from PIL import Image
 from trees import plant
 
 from s2snet import data
+from s2snet.config.recipe import Recipe
 from s2snet.training.loaders import Augmented, Batches, EpochSampler, ResumableLoader, derived_seed
 
-STILL = {"batch_size": 100, "accumulate": 1, "shift": 0, "flip": False, "scale": None}
-RECIPE = STILL | {"shift": 2}
+STILL = Recipe(batch_size=100)
+RECIPE = Recipe(batch_size=100, shift=2)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +136,7 @@ def test_derived_seeds_do_not_collide():
 def test_workers_change_no_augmentation_of_files(changes, tmp_path):
     root = plant(tmp_path, [f"{kind}/{number}.png" for kind in "ab" for number in range(20)])
     splits = data.load("imagefolder", root=str(root), size=16)
-    recipe = STILL | {"batch_size": 16} | changes
+    recipe = replace(STILL, batch_size=16, **changes)
     loaders = [Batches(splits, recipe, 0, workers).train_dataloader() for workers in (0, 2)]
     first, second = (batches(splits, 1, loader=loader) for loader in loaders)
     assert equal(first, second)
@@ -147,7 +150,7 @@ def test_workers_change_no_augmentation_of_files(changes, tmp_path):
 
 
 def test_half_of_the_images_are_mirrored(splits):
-    mirrored = Augmented(splits.train, STILL | {"flip": True}, seed=0)
+    mirrored = Augmented(splits.train, replace(STILL, flip=True), seed=0)
     turned = 0
     for place in range(200):
         image, found = splits.train[place][0], mirrored[(0, place)][0]
@@ -164,10 +167,10 @@ def test_a_crop_takes_its_share_of_the_files_own_pixels(tmp_path):
         for number in range(10):
             Image.fromarray(ramp).save(tmp_path / name / f"{number}.png")
     train = data.load("imagefolder", root=str(tmp_path), size=16, resize=16).train
-    cropped = Augmented(train, STILL | {"scale": [0.04, 0.09]}, seed=0)
+    cropped = Augmented(train, replace(STILL, scale=[0.04, 0.09]), seed=0)
     spans = [float(image.max() - image.min()) for image, _, _ in (cropped[(0, place)] for place in range(len(train)))]
     assert all(0.15 < span < 0.4 for span in spans)  # sides of 0.2 to 0.3, times at most the root of 4 / 3
-    whole = Augmented(train, STILL | {"scale": [1.0, 1.0]}, seed=0)[(0, 0)][0]
+    whole = Augmented(train, replace(STILL, scale=[1.0, 1.0]), seed=0)[(0, 0)][0]
     assert whole.max() - whole.min() > 0.8
 
 

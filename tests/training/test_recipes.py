@@ -9,10 +9,11 @@ from tiny import train
 from torch import nn
 
 from s2snet import data, models
+from s2snet.config.recipe import Recipe
 from s2snet.store import weights
-from s2snet.training.average import Average
+from s2snet.training.average import moving_average
 from s2snet.training.loaders import EpochSampler, batches
-from s2snet.training.stage import SCHEDULES, lr_factor
+from s2snet.training.stage import SCHEDULES, Stage, lr_factor
 
 
 def losses(folder) -> list[float]:
@@ -82,23 +83,26 @@ def test_a_run_warms_up(tmp_path):
 def test_the_average_by_hand():
     """Floats by the formula, what does not change to the bit, counters as they are; validation sees the average."""
     module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    stage, trainer = SimpleNamespace(trained=module), SimpleNamespace(accumulate_grad_batches=2)
-    average, wanted = Average(0.9), None
+    stage, trainer = Stage(Recipe(), 0), SimpleNamespace(global_step=0, accumulate_grad_batches=2)
+    stage.trained = module
+    average, wanted = moving_average(0.9), None
+    average.setup(trainer, stage, "fit")
     torch.manual_seed(0)
     for batch in range(8):
         with torch.no_grad():
             module[0].weight += torch.randn(2, 3)
             module[1].num_batches_tracked += 1
+        trainer.global_step += batch % 2  # an optimiser step's last batch
         average.on_train_batch_end(trainer, stage, None, None, batch)
-        if batch % 2:  # an optimiser step's last batch
+        if batch % 2:
             now = module[0].weight.detach().clone()
             wanted = now if wanted is None else 0.9 * wanted + 0.1 * now
     bias, now = module[0].bias.detach().clone(), module[0].weight.detach().clone()
-    average.on_validation_start(trainer, stage)
+    average.on_validation_epoch_start(trainer, stage)
     torch.testing.assert_close(module[0].weight.detach(), wanted)
     assert torch.equal(module[0].bias, bias)
     assert module[1].num_batches_tracked == 8
-    average.on_validation_end(trainer, stage)
+    average.on_validation_epoch_end(trainer, stage)
     assert torch.equal(module[0].weight, now)
 
 
@@ -111,7 +115,11 @@ def test_what_is_saved_and_validated_is_the_average(trained, tmp_path):
     averaged = module.state_dict()
     kept = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
     assert all(torch.equal(tensor, kept["state_dict"][f"trained.{key}"]) for key, tensor in averaged.items())
-    differ = {key for key, tensor in averaged.items() if not torch.equal(tensor, kept["training"][key])}
+    differ = {
+        key
+        for key, tensor in averaged.items()
+        if not torch.equal(tensor, kept["current_model_state"][f"trained.{key}"])
+    }
     assert differ and all(key.startswith("decoder.") for key in differ)
     earlier = weights.load(trained / "digits/autoencoder-segnet_small/weights.safetensors").state_dict()
     assert all(torch.equal(averaged[key], earlier[key]) for key in averaged if not key.startswith("decoder."))

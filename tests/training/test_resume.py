@@ -33,7 +33,7 @@ def killed_at(step: int, *words: str, within: int = 0) -> None:
     started = Stage.on_train_batch_start
 
     def start(self, batch, batch_index):
-        if self.global_step == step and batch_index % self.recipe["accumulate"] == within:
+        if self.global_step == step and batch_index % self.recipe.accumulate == within:
             kill_self()
         started(self, batch, batch_index)
 

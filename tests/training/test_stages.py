@@ -1,16 +1,17 @@
 """Each stage's loss by hand, what is frozen, and what one step does."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from tiny import composed, train
+from tiny import train
 from torch import nn
 from torch.nn import functional
 
 from s2snet import data, models
-from s2snet.cli import settings as cli_settings
-from s2snet.config.recipe import Recipes
+from s2snet.config.recipe import Recipe, Recipes
 from s2snet.store import weights
-from s2snet.training import from_settings
+from s2snet.training import from_config
 from s2snet.training.adversarial import TrainAdversarial
 from s2snet.training.autoencoder import TrainAutoencoder
 from s2snet.training.classifier import TrainClassifier
@@ -30,10 +31,9 @@ def autoencoder() -> nn.Module:
     return models.build("segnet_small", widths=[4, 8], convs=[1, 1])
 
 
-def recipe(name: str, **changed) -> dict:
-    """The recipe of a stage as conf/ has it, with changes."""
-    settings = cli_settings.train_settings(composed("train"))
-    return {**vars(getattr(settings.recipes, name)), **changed}
+def recipe(name: str, **changed) -> Recipe:
+    """The default recipe of a stage, with changes."""
+    return replace(getattr(Recipes(), name), **changed)
 
 
 def stage_of(name: str, **changed):
@@ -42,7 +42,7 @@ def stage_of(name: str, **changed):
         "classifier": lambda recipe: TrainClassifier(classifier(), recipe, 0),
         "stage1": lambda recipe: TrainAutoencoder(autoencoder(), recipe, 0),
         "stage2": lambda recipe: FinetuneDecoder(autoencoder(), classifier(), recipe, 0),
-        "adversarial": lambda recipe: TrainAdversarial(classifier(), {**recipe, "eps": changed.get("eps", EPS)}, 0),
+        "adversarial": lambda recipe: TrainAdversarial(classifier(), replace(recipe, eps=changed.get("eps", EPS)), 0),
     }[name](recipe(name, **changed))
     stage.log = lambda *_, **__: None
     return stage.train()
@@ -178,7 +178,7 @@ def test_stage_2_leaves_all_but_the_decoder_bit_identical(trained, monkeypatch):
             super().__init__(*parts, **more)
             made.append(self)
 
-    monkeypatch.setattr(from_settings, "FinetuneDecoder", Kept)
+    monkeypatch.setattr(from_config, "FinetuneDecoder", Kept)
     path = train(
         "stage=2", f"runs={trained}", "output=again", "recipes.stage2.epochs=2", "recipes.stage2.batch_size=256"
     )

@@ -1,6 +1,7 @@
 """Streams of shards go on exactly where they were: batch by batch, after kill -9, with workers and over ranks."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tars import jpeg, member, pictures, write_shards, write_tar
 from tiny import evaluate, forked, kill_self, train
 
 from s2snet import data
+from s2snet.config.recipe import Recipe
 from s2snet.data.files import middle
 from s2snet.store import weights
 from s2snet.training import streaming
@@ -32,7 +34,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-RECIPE = {"batch_size": 4, "accumulate": 1, "shift": 0, "flip": True, "scale": None}
+RECIPE = Recipe(batch_size=4, flip=True)
 USABLE = {0: 10, 1: 10, 2: 10, 3: 5, 4: 8, 5: 10}  # pictures of each training shard
 
 
@@ -77,7 +79,7 @@ def test_slots_share_all_shards_of_a_pass_without_overlap(folder, ranks, workers
     for wanted in (0, 1):
         seen = []
         for slot in range(ranks * workers):
-            for (_, _, index), position, _ in Slot(source, RECIPE | {"batch_size": 1}, 5, slot, ranks * workers):
+            for (_, _, index), position, _ in Slot(source, replace(RECIPE, batch_size=1), 5, slot, ranks * workers):
                 if position[0] > wanted:
                     break
                 if position[0] == wanted:
@@ -101,7 +103,7 @@ def test_pictures_are_cut_anywhere_mirrored_and_scaled_by_the_recipe(folder):
     """Each by its own seed: what the recipe asks for is there, and what it does not ask for is not."""
     source = shards(folder, size=24, resize=24)  # the pictures' own size: a crop is all of it
     plain, mirrored, scaled = (
-        {int(i): image for images, _, index in taken(StreamLoader(source, RECIPE | change, 0, 0), 12)
+        {int(i): image for images, _, index in taken(StreamLoader(source, replace(RECIPE, **change), 0, 0), 12)
          for image, i in zip(images, index, strict=True)}
         for change in ({"flip": False}, {"flip": True}, {"flip": False, "scale": [0.3, 0.5]})
     )  # fmt: skip
@@ -114,7 +116,7 @@ def test_pictures_are_cut_anywhere_mirrored_and_scaled_by_the_recipe(folder):
             assert torch.equal(plain[sample.place], middle(source.picture(sample), 24, 24, "").float() / 255)
     cropped = shards(folder, size=20, resize=24)
     seen = set()
-    for images, _, index in taken(StreamLoader(cropped, RECIPE | {"flip": False}, 0, 0), 12):
+    for images, _, index in taken(StreamLoader(cropped, replace(RECIPE, flip=False), 0, 0), 12):
         for image, i in zip(images, index.tolist(), strict=True):
             windows = plain[i].unfold(1, 20, 1).unfold(2, 20, 1)
             ((down, right),) = [(d, r) for d in range(5) for r in range(5) if torch.equal(windows[:, d, r], image)]
@@ -196,7 +198,7 @@ def test_going_on_otherwise_is_one_line(folder, change, line):
     state = StreamLoader(shards(folder), RECIPE, 0, 0).state_dict()
     options = {key: value for key, value in change.items() if key not in ("workers", "ranks", "batch_size", "seed")}
     source = shards(folder, **options)
-    recipe = RECIPE | {"batch_size": change.get("batch_size", 4)}
+    recipe = replace(RECIPE, batch_size=change.get("batch_size", 4))
     loader = StreamLoader(source, recipe, change.get("seed", 0), change.get("workers", 0))
     loader.ranks = change.get("ranks", 1)
     with pytest.raises(ValueError) as error:
@@ -364,5 +366,5 @@ def test_a_run_without_a_length_ends_before_it_begins(folder):
 def test_codes_of_a_stream_are_not_kept(folder, trained):
     """Each time an image comes it is cut out elsewhere, so a kept code would be of another one."""
     kept = ["stage=2", f"runs={trained}", "recipes.stage2.shift=0", "data.flip=false", "recipes.stage2.cache=memory"]
-    with pytest.raises(ValueError, match=r"^recipes.stage2.cache=memory: a stream cuts its images out anywhere"):
+    with pytest.raises(ValueError, match=r"^recipes.stage2.cache=memory: a stream crops its images at random"):
         train(*words(folder, *kept))
