@@ -32,7 +32,7 @@ class Cell:
     source: nn.Module | None = None  # None for clean and foreign images
     fast: nn.Module | None = None  # the copy of the source that is attacked, or the source itself
     surrogate: nn.Module | None = None  # part of both, to be fitted before the cell can run
-    shift: torch.Tensor | None = None  # the perturbation of all images, [C, H, W], to be made before a universal cell
+    shift: torch.Tensor | None = None  # the perturbation of all images, [C, H, W], to be fitted before a universal cell
     foreign: ForeignImages | None = None
     status: str = "done"
     reason: str | None = None
@@ -47,7 +47,7 @@ class Cell:
 
     @property
     def universal(self) -> bool:
-        """Whether one perturbation, made on training images, moves all images."""
+        """True if one perturbation, fitted on training images, is added to all images."""
         return self.preimage["attack"] in UNIVERSAL
 
     @property
@@ -66,7 +66,7 @@ class Cell:
 
     @property
     def minimal(self) -> bool:
-        """Whether the attack searches for the smallest perturbation."""
+        """True if the attack searches for the smallest perturbation."""
         return math.isinf(self.budget)
 
     @property
@@ -81,12 +81,12 @@ class Cell:
 
     @property
     def fit_steps(self) -> int:
-        """How many steps fitting the surrogate takes."""
+        """The steps of fitting the surrogate."""
         return self.preimage["route"]["fit_steps"]
 
     @property
     def leave_early(self) -> bool:
-        """Whether an image may stop once it fools the source."""
+        """True if an image may stop once it fools the source."""
         return self.preimage.get("leave_early", False)
 
     @property
@@ -118,14 +118,14 @@ class PlannedAttack(NamedTuple):
 
     @property
     def takes(self) -> str:
-        """What the attack needs of a source (threats/knowledge.py)."""
+        """The kind of attack, by what it needs of a source (threats/knowledge.py)."""
         if self.function in UNIVERSAL.values():
             return TRAINING_IMAGES
         return ANSWERS if getattr(self.function, "answers_only", False) else GRADIENTS
 
     @property
     def draws_random_numbers(self) -> bool:
-        """Whether the seed can change the result: a random start or target, or a random attack (`attack.random`)."""
+        """True if the seed can change the result: a random start or target, or a random attack (`attack.random`)."""
         start = inspect.signature(self.function).parameters.get("random_start")
         starts = start is not None and self.options.get("random_start", start.default)
         return bool(starts or self.options.get("targets") == "random" or getattr(self.function, "random", False))

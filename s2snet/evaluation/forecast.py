@@ -61,9 +61,9 @@ def forecast(job: Job, console: Console | None = None) -> float:
         minutes += seconds / 60  # by the first process, while the others wait
         table.add_row(f"fit {name}", "", "", f"{seconds / 60:.2f}")
     console.print(table)
-    where = f"{processes} processes" if processes > 1 else "one process"
+    processors = f"{processes} processes" if processes > 1 else "one process"
     console.print(
-        f"{len(planned.cells)} cells, at most about {minutes:.1f} minutes in {where}: images that leave early and "
+        f"{len(planned.cells)} cells, at most about {minutes:.1f} minutes in {processors}: images that leave early and "
         "chunks in the ledger cost less. Nothing was started."
     )
     return minutes

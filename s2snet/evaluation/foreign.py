@@ -1,4 +1,4 @@
-"""Read adversarial images made by other tools: in the data's order, and counted only within a budget.
+"""Read adversarial images from other tools: in the data's order, and counted only within a budget.
 
     *.safetensors   tensor `adversarial` [n, C, H, W], and optionally `image` int64 [n]
     *.npz           array of either name, or the only array

@@ -18,7 +18,7 @@ KEEP_ALL_UP_TO = 10_000  # images; above it only those that the report shows are
 
 @dataclass
 class Job:
-    """What is evaluated, and how: `config` holds the attacks, the threats and all other options."""
+    """The images and defences of an evaluation; `config` holds the attacks, the threats and all other options."""
 
     config: Evaluation
     name: str  # of the data
@@ -37,7 +37,7 @@ class Job:
 
     @property
     def kept(self) -> str:
-        """Which adversarial images stay on disk: all, sample or none."""
+        """The adversarial images that stay on disk: all, sample or none."""
         return self.config.keep or ("all" if self.count <= KEEP_ALL_UP_TO else "sample")
 
     @property

@@ -1,4 +1,4 @@
-"""Plan an evaluation: which cells a job has, and what has to be known about its networks and images before it runs."""
+"""Plan an evaluation: determine the cells of a job, from facts about its networks and images."""
 
 import inspect
 import json
@@ -29,14 +29,12 @@ PROBE = 8  # images on which a module is tested for randomness and its folded co
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is computed from a job's objects before its cells are known. All of it goes into the cells' keys."""
+    """Facts computed from a job's objects before its cells are known; they go into the cells' keys."""
 
     data: dict[str, Any]  # of the test images: name, split, fingerprint, channels
     copies: dict[str, Defended]  # faster copies of the defences, which are attacked in their place
     facts: Facts
-    fit: dict[str, Any] | None = (
-        None  # identifies the training images of surrogates; None: routes with one are left out
-    )
+    fit: dict[str, Any] | None = None  # the training images of surrogates; without them their routes are left out
     foreign: list[ForeignImages] = field(default_factory=list)
 
 
@@ -181,8 +179,8 @@ class _Source:
 def _sources(attempts: list[Attempt], job: Job, inputs: Inputs) -> list[_Source]:
     """Return each distinct source of the attempts.
 
-    Whether images may leave early is decided here: only if the source itself is the sole judge for every threat and
-    gives the same answer each time. If another judge sees the images, all steps run for all of them.
+    Images may leave early only if the source itself is the sole judge for every threat and gives the same answer each
+    time. If another judge sees the images, all steps run for all of them.
     """
     facts, defences = inputs.facts, job.modules
     groups: dict[str, list[Attempt]] = {}
@@ -259,7 +257,7 @@ def _crafted(job: Job, source: _Source, attack: PlannedAttack, seeded: bool) -> 
 
 
 def _differs(module: Defended, copy: Defended) -> bool:
-    """Return whether the copy is another network than the module: where folding fails it returns the network itself."""
+    """Return whether the copy is another network: if folding fails, it is the module itself."""
     return copy.classifier is not module.classifier or (module.has_purifier and copy.purifier is not module.purifier)
 
 

@@ -17,7 +17,7 @@ from s2snet.evaluation.ranks import Ranks
 
 
 class Progress:
-    """What the engine reports while it runs, and whether it should stop. This one shows nothing and never stops."""
+    """The engine reports to it and stops if `stopped` is set. This one shows nothing and never stops."""
 
     stopped = False
 

@@ -14,7 +14,7 @@ from s2snet.models import Defended
 
 
 class Route(NamedTuple):
-    """How to build a source, and for which defences."""
+    """A function that builds a source, and the defences that it is offered for."""
 
     build: Callable[..., nn.Module]  # (defended, surrogate, **options) -> source
     offered: Callable[[Defended, bool], bool]  # (defended, True if it answers at random)

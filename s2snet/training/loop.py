@@ -1,6 +1,6 @@
 """The loop that runs any stage: Trainer, callbacks, weights file. What a stage optimises is in its module.
 
-`python train.py` makes a Job from settings (from_settings.py), `s2snet.train_purifier` from objects (s2snet/api.py).
+`python train.py` makes a Job from settings (from_config.py), `s2snet.train_purifier` from objects (s2snet/api.py).
 """
 
 import logging

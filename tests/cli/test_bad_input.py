@@ -33,9 +33,10 @@ def train(config):
 
 
 def evaluate(config):
-    from s2snet.evaluation.from_settings import evaluate
+    from s2snet.evaluation.job import job_of
+    from s2snet.evaluation.run import run
 
-    evaluate(config, "", "", explicit=True, say=lambda *_: None)
+    run(job_of(config, "", "", explicit=True, say=lambda *_: None), say=lambda *_: None)
 
 
 def analyse(config):
