@@ -1,12 +1,12 @@
-"""FGSM, BIM and PGD against foolbox and ART: CPU time in turns, robust accuracy.
+"""Compare FGSM, BIM and PGD with foolbox and ART: CPU time and robust accuracy.
 
     python benchmarks/attacks.py [rounds]
 
-Every third of the digits test images, the released undefended classifier and S2SNet, one thread. Every library gets
-the same images, radius, steps and step size. Each runs once before it is timed; then they take turns, and times
-are medians of the ratio ours / theirs. Robust accuracy stands beside them, since a fast wrong attack must not
-win. Ours runs without leaving early, so all libraries make the same number of passes, but for ours and one
-forward that judges the last iterate. (tests/bench/ holds that they also take the same steps.)
+Uses every third digits test image, the released undefended classifier and S2SNet, and one thread. Every library gets
+the same images, radius, steps and step size. Each runs once as a warm-up; then the libraries alternate, and the ratio
+ours / theirs is the median over the rounds. Robust accuracy is reported as well, so that a fast but wrong attack cannot
+win. Our attacks run without early stopping, so all libraries make the same number of passes, except that ours make
+one more forward pass to judge the last iterate. (tests/bench/ checks that the steps are the same, too.)
 """
 
 import csv
@@ -88,9 +88,9 @@ def main(rounds: int) -> None:
                     for library, run in runners.items():
                         started = time.process_time()
                         found[library] = run(images, labels)
-                        if turn:  # the first warms up: imports, kernels, memory
+                        if turn:  # the first round is the warm-up: imports, kernels, memory
                             seconds[library].append(time.process_time() - started)
-                        model.eval()  # some leave the module in another mode
+                        model.eval()  # some libraries change the mode of the module
                 for library in runners:
                     ratios = [a / b for a, b in zip(seconds["ours"], seconds[library], strict=True)]
                     lines.append(_line(defence, name, eps, library, seconds, ratios, found, model, images, labels))

@@ -1,10 +1,10 @@
-"""What the engine costs: five judges against one, and memory with ten times the images.
+"""Measure the evaluation engine: five judges against one, and memory with ten times the images.
 
     python benchmarks/evaluation.py
 
-Judges: gray-box PGD-40 at Linf 8/255 on all digits test images, before one defence and before five, in turns, CPU time
+Judges: gray-box PGD-40 at Linf 8/255 on all digits test images, with one defence and with five, alternately; CPU time
 of one thread. Memory: the peak resident size of an evaluation of 1,000 and of 10,000 generated images, each in a
-process of its own, by FGSM and PGD-3 before an S2SNet. Writes docs/results/benchmarks/evaluation.csv.
+separate process, with FGSM and PGD-3 on an S2SNet. Writes docs/results/benchmarks/evaluation.csv.
 """
 
 import csv
@@ -30,7 +30,7 @@ ROUNDS = 3
 
 
 class Generated(Dataset):
-    """Images made when they are asked for, from their place: no memory of their own."""
+    """Images generated on access from their index, so that they need no memory."""
 
     classes = tuple(str(number) for number in range(10))
 
@@ -54,7 +54,7 @@ def networks() -> tuple[torch.nn.Module, torch.nn.Module]:
 
 
 def judges() -> list[dict]:
-    """CPU seconds of one and of five judges, and the median of their ratio over the rounds."""
+    """Measure CPU seconds with one and with five judges, and the median of their ratio over the rounds."""
     torch.set_num_threads(1)
     classifier, purifier = networks()
     test = data.load("digits").test
@@ -80,7 +80,7 @@ def judges() -> list[dict]:
 
 
 def peak(count: int) -> float:
-    """MiB: what this very process needed at most to evaluate that many images."""
+    """Evaluate that many images and return the peak resident size of this process in MiB."""
     torch.set_num_threads(1)
     classifier, purifier = networks()
     attacks = {"fgsm": {}, "pgd": {"steps": 3}}

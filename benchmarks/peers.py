@@ -1,8 +1,8 @@
-"""Attacks of ours and of other libraries under one call: `run(images, labels, seed, **case)` -> images.
+"""Wrap our attacks and those of other libraries in one signature: `run(images, labels, seed, **case)` -> images.
 
-Each function here imports its library when it is called and gives {attack name: run}; `case` holds norm, eps
-and target_classes as strength.py sets them. All get the same images, radius, steps, step size, loss and number
-of restarts; what a library does not let one choose stays at its default.
+Each function imports its library when called and returns {attack name: run}; `case` has norm, eps and target_classes
+as set by strength.py. All libraries get the same images, radius, steps, step size, loss and number of restarts;
+options that a library does not expose stay at their defaults.
 """
 
 import math
@@ -24,7 +24,7 @@ def step(eps: float, steps: int) -> float:
 
 
 def share(eps: float, steps: int) -> float:
-    """The step of the momentum iterative method (arXiv 1710.06081, algorithm 1)."""
+    """Return the step size of the momentum iterative method (arXiv 1710.06081, algorithm 1)."""
     return eps / steps
 
 
@@ -37,7 +37,7 @@ def ours(model: nn.Module) -> dict[str, Callable]:
             steps = {"step_size": size[name]} if name in size else {}
             if name in ("pgd", "apgd"):
                 steps["noise"] = attacks.Noise(seed, range(first, first + len(images)))
-            # the model is the sole judge and deterministic: leaving early changes no verdict and saves hours
+            # the model is the only judge and deterministic: stopping early changes no verdict and saves hours
             return attacks.ATTACKS[name](
                 model, images, labels, eps=eps, norm=norm, leave_early=True, **steps, **options, **case
             )
@@ -154,7 +154,7 @@ def art(model: nn.Module) -> dict[str, Callable]:
 
 
 class Contiguous(torch.autograd.Function):
-    """The identity, whose gradient lies in memory as the images do: one library calls `.view` on it."""
+    """Identity with a contiguous gradient: one library calls `.view` on it."""
 
     @staticmethod
     def forward(ctx, images: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ def torchattacks(model: nn.Module) -> dict[str, Callable]:
         "bim": pgd(BIM, random_start=False),
         "pgd": pgd(PGD, random_start=True),
         "deepfool": minimal(library.DeepFool, steps=DEEPFOOL),
-        # knows no search over c: all steps go to one
+        # has no search over c: all steps use one c
         "cw": minimal(library.CW, steps=CW["searches"] * CW["steps"]),
     }
 
@@ -231,7 +231,7 @@ def autoattack(model: nn.Module) -> dict[str, Callable]:
 def adv_lib(model: nn.Module) -> dict[str, Callable]:
     from s2snet import torchvision_cpu
 
-    torchvision_cpu.mend()  # it imports torchvision
+    torchvision_cpu.patch()  # it imports torchvision
     # its plots want visdom, which nothing here uses
     sys.modules.setdefault("visdom", ModuleType("visdom")).Visdom = object
     from adv_lib import attacks
@@ -276,7 +276,7 @@ def adv_lib(model: nn.Module) -> dict[str, Callable]:
     }
 
 
-# norms that a library's attack lacks, where another norm of it is measured; l1 is measured of PGD alone
+# norms that an attack of a library lacks although another norm is measured; l1 is measured for PGD only
 LACKS = {
     ("torchattacks", "fgsm", "l2"),
     ("torchattacks", "mim", "l2"),

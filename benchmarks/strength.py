@@ -1,15 +1,15 @@
-"""What attacks leave: ours and other libraries' at the same radius, steps, step size, loss and restarts.
+"""Compare the strength of attacks across libraries at the same radius, steps, step size, loss and restarts.
 
     python benchmarks/strength.py LIBRARY [MODEL[:ATTACK] ...]
     python benchmarks/strength.py table
     python benchmarks/strength.py clean
 
-The first measures one library of peers.py (each may need an environment of its own) on the models named, or on
-all, and adds its rows to docs/results/benchmarks/strength-LIBRARY.csv; rows that are there are not measured
-again. The second joins them into strength.csv: ours beside the best of the others. The third says how many of
-all their test images the models get right. One thread.
+The first measures one library of peers.py (each may need a separate environment) on the given models, or on all,
+and adds its rows to docs/results/benchmarks/strength-LIBRARY.csv; existing rows are not measured again. The second
+joins them into strength.csv: ours compared with the best of the others. The third prints the clean accuracy of the
+models on all test images. Uses one thread.
 
-All judging is the same for all: float32, on a copy of the model that no attack has touched.
+All adversarial images are judged in the same way: in float32, by a copy of the model that no attack has touched.
 """
 
 import copy
@@ -38,8 +38,7 @@ from s2snet.store.weights import load_published
 FOLDER = Path("docs/results/benchmarks")
 BATCH = 60  # images at a time, for every library
 TARGET_CLASSES = 3  # of apgd-t
-# Radii at which a model is neither always right nor never: those of bim and pgd, and which of them Auto-PGD and
-# further seeds take.
+# Radii at which the accuracy of a model is neither 0 nor 1: for bim and pgd, and (MAIN) for Auto-PGD and further seeds.
 RADII = {
     "digits": {"linf": (2 / 255, 4 / 255), "l2": (0.1, 0.25), "l1": (2.0,)},
     "digits-s2snet": {"linf": (8 / 255, 16 / 255, 25.5 / 255), "l2": (0.5, 1.0), "l1": (8.0,)},
@@ -50,13 +49,13 @@ MAIN = {
     "digits-s2snet": {"linf": 16 / 255, "l2": 1.0, "l1": 8.0},
     "cifar10-resnet20": {"linf": 1 / 255, "l2": 0.1, "l1": 1.0},
 }
-SEEDS = 3  # of attacks with a random start; their mean is compared
-# Where three left a difference of the order of their spread, on both sides.
+SEEDS = 3  # for attacks with a random start; their means are compared
+# Cases in which the difference after three seeds was about as large as the spread, for both libraries.
 MORE_SEEDS = {("cifar10-resnet20", "apgd-dlr", "l2"): 9}
-# images of each set, the first ones of its test part
+# number of test images, from the first
 BUDGET_IMAGES = {"digits": 360, "digits-s2snet": 360, "cifar10-resnet20": 500}
 MINIMAL_IMAGES = {"digits": 360, "digits-s2snet": 360, "cifar10-resnet20": 100}
-FEW_IMAGES = 32  # for CW, which all run on these too: one library (ART) is too slow for more
+FEW_IMAGES = 32  # for CW, in addition: one library (ART) is too slow for more
 BUDGET = ("fgsm", "bim", "mim", "pgd", "apgd-ce", "apgd-dlr", "apgd-t")
 MINIMAL = (("deepfool", "l2"), ("deepfool", "linf"), ("ddn", "l2"), ("fmn", "l2"), ("fmn", "linf"), ("cw", "l2"))
 KEY = ("model", "attack", "norm", "eps", "seed", "images")
@@ -72,7 +71,7 @@ def digits(defended: bool) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def cifar10() -> tuple[nn.Module, Tensor, Tensor] | None:
-    """The ResNet-20 with public weights, and the 10,000 test images; None without them below S2SNET_DATA."""
+    """Return the ResNet-20 with public weights and the 10,000 test images; None if S2SNET_DATA lacks them."""
     root = Path(os.environ.get("S2SNET_DATA", "data"))
     weights, batch = root / "weights/resnet20-12fca82f.th", root / "cifar-10-batches-py/test_batch"
     if not weights.is_file() or not batch.is_file():
@@ -93,14 +92,14 @@ MODELS = {
 
 
 def cases(library: str, model: str) -> Iterator[dict[str, object]]:
-    """Attack, norm, eps (None for minimal ones), seed, images and options; quick ones first."""
+    """Yield attack, norm, eps (None for minimal attacks), seed, images and options; quick ones first."""
     known = {
         (attack, norm)
         for attack in LIBRARIES[library](nn.Identity().eval())
         for norm in ("linf", "l2", "l1")
         if (library, attack, norm) not in LACKS and (norm != "l1" or attack == "pgd")
     }
-    random = {"pgd", "apgd-ce", "apgd-dlr"}  # the others start from the image itself
+    random = {"pgd", "apgd-ce", "apgd-dlr"}  # the others start from the clean image
     for seed, attack, norm in product(range(max(SEEDS, *MORE_SEEDS.values())), BUDGET, ("linf", "l2", "l1")):
         if seed >= MORE_SEEDS.get((model, attack, norm), SEEDS):
             continue
@@ -108,7 +107,7 @@ def cases(library: str, model: str) -> Iterator[dict[str, object]]:
         if attack.startswith("apgd") or (seed and model != "digits"):
             radii = (MAIN[model][norm],)
         if seed and (model, norm) == ("digits-s2snet", "linf"):
-            radii += (25.5 / 255,)  # where it is the start that decides over the few images left
+            radii += (25.5 / 255,)  # here the random start decides about the few images left
         if (attack, norm) in known and (not seed or attack in random):
             options = {"target_classes": TARGET_CLASSES} if attack == "apgd-t" else {}
             for eps in radii:
@@ -195,7 +194,7 @@ def _seed(seed: int) -> None:
 
 @torch.no_grad()
 def _left(judge: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Bool [B]: whether the judge is still right."""
+    """Return bool [B]: the judge is still correct."""
     return torch.cat([~fooled(judge(x), y) for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True)])
 
 
@@ -212,11 +211,11 @@ def clean() -> None:
         loaded = load()
         if loaded is not None:
             model, images, labels = loaded
-            print(f"{name}: {int(_left(model.eval(), images, labels).sum())} of {len(images)} test images right")
+            print(f"{name}: {int(_left(model.eval(), images, labels).sum())} of {len(images)} test images correct")
 
 
 def table() -> None:
-    """strength.csv: for each problem ours, the best of the others, and every one of them."""
+    """Write strength.csv: for each problem, our result, the best of the other libraries, and all of them."""
     groups: dict[tuple, dict[str, list[dict[str, str]]]] = {}
     for library in LIBRARIES:
         for row in read(FOLDER / f"strength-{library}.csv"):
@@ -242,7 +241,7 @@ def table() -> None:
         for library in LIBRARIES:
             rows = found.get(library, [])
             line[library] = _number(values[library], minimal) if rows else ""
-            # of a minimal attack: images not fooled; of the others: images outside the ball, of all seeds
+            # minimal attacks: images not fooled; others: images outside the ball, over all seeds
             name = "left" if minimal else "outside"
             line[f"{library}_failed_or_outside"] = sum(int(row[name]) for row in rows) if rows else ""
         lines.append(line)
@@ -261,7 +260,7 @@ def _number(value: float, minimal: bool) -> str:
 if __name__ == "__main__":
     joint = {"table": table, "clean": clean}
     if len(sys.argv) < 2 or sys.argv[1] not in (*LIBRARIES, *joint):
-        sys.exit(f"the first word is one of {', '.join((*LIBRARIES, *joint))}\n\n{__doc__.split(chr(10) * 2)[1]}")
+        sys.exit(f"expected one of {', '.join((*LIBRARIES, *joint))}\n\n{__doc__.split(chr(10) * 2)[1]}")
     if sys.argv[1] in joint:
         joint[sys.argv[1]]()
     else:

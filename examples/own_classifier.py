@@ -1,8 +1,8 @@
-"""A classifier of your own, from nothing to a report: train a purifier in front of it, attack both, read the table.
+"""Train a purifier for a classifier of your own, attack both, and print the table.
 
     python examples/own_classifier.py
 
-Two minutes on two cores. Put your own module, and images in [0, 1] with labels, in the place of the first block.
+Takes two minutes on two cores. Replace the first block with your own module, images in [0, 1] and labels.
 """
 
 import torch

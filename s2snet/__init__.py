@@ -1,6 +1,6 @@
-"""Purifiers in front of image classifiers: train them, attack them honestly, say what they are worth.
+"""Train, attack and evaluate purifiers in front of image classifiers.
 
-Importing this package imports no torch; `s2snet.load` does when it is first used.
+Importing this package does not import torch; `s2snet.load` imports it on first use.
 """
 
 __version__ = "0.1.0"

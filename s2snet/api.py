@@ -12,16 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from s2snet import checks, models
+from s2snet import models
+from s2snet.audit import checks
+from s2snet.audit.probes.measure import measure
 from s2snet.config.choices import choose
-from s2snet.config.evaluation import Threat
+from s2snet.config.evaluation import evaluation_of
 from s2snet.config.networks import Data
 from s2snet.config.option import check
 from s2snet.config.recipe import Recipe, Stage1Recipe, Stage2Recipe
 from s2snet.config.runtime import Trainer
-from s2snet.data import ImageFiles, Images, Shards, Streamed, carved
-from s2snet.data.files import readable
-from s2snet.evaluation.run import Job, run
+from s2snet.data import ImageFiles, Images, Shards, Streamed, split_validation
+from s2snet.data.image_files import first_readable
+from s2snet.evaluation.job import Job
+from s2snet.evaluation.run import run
 from s2snet.evaluation.scores import read_table
 from s2snet.models import Defended
 from s2snet.models.check_input import check_input
@@ -73,7 +76,7 @@ def train_purifier(
     if shared is not None and (classifier is None or options or stage1):
         raise ValueError("a trained autoencoder takes neither options nor stage1, and needs a classifier")
     recipe1, recipe2 = _recipe(Stage1Recipe, "stage1", stage1), _recipe(Stage2Recipe, "stage2", stage2)
-    splits = carved(_images(images, None), validation_every)
+    splits = split_validation(_images(images, None), validation_every)
     channels, size = _check_images(splits.train, classifier, recipe2)
     run = TwoStages(
         output=Path(output),
@@ -126,81 +129,66 @@ def evaluate(
     attacks: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("fgsm", "apgd", "apgd_margin"),
     threats: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("gray_box", "white_box"),
     *,
-    budgets: Mapping[str, Sequence[float]] | None = None,
     train: DataLoader | Dataset | tuple[Tensor, Tensor] | None = None,
-    adversarial: Sequence[str | Path] = (),
-    images: int | None = None,
-    seeds: Sequence[int] = (0,),
-    chunk: int = 128,
-    keep: str | None = None,
-    fast: bool = True,
-    audit: str = "quick",  # off, quick, full
-    device: str = "auto",  # auto, cpu, gpu
     classes: Sequence[str] | None = None,
     output: str | Path | None = None,
+    device: str = "auto",  # auto, cpu, gpu
     progress: bool = True,
+    **options: Any,
 ) -> "pandas.DataFrame":
-    """Attacks classifiers and returns one row per image, cell and judge (evaluation/schema.py, ROW_SCHEMA).
+    """Attack classifiers and return one row per image, cell and judge (evaluation/schema.py, ROW_SCHEMA).
 
-    - `defended`: a `Defended`, any module from images [B, C, H, W] in [0, 1] to logits, or several by name, in eval
-      mode. They are evaluated as they are and left so. Normalisation belongs inside;
-    - `loader`: the test images, as a DataLoader over a map-style data set, that data set itself, or (images,
-      labels). They are taken in the data set's order, a chunk at a time; nothing else of the loader is used;
-    - `attacks`: names as in conf/attack, or {label: options} with the attack's `name` where the label is another;
-    - `threats`: names, or {name: options} as in conf/threat/NAME.yaml;
-    - `budgets`: {norm: radii in [0, 1] pixel units}, by default Linf 8/255;
-    - `train`: training images, needed by the routes `learned` and `affine`, which are left out without them, and by
-      the threat `universal`, with their labels;
-    - `adversarial`: files of adversarial images from elsewhere (evaluation/foreign.py);
-    - `output`: a folder for ledger, rows, table and report, where the same call goes on after a crash; None keeps
-      nothing.
+    Args:
+        defended: A `Defended`, any module from images [B, C, H, W] in [0, 1] to logits, or several by name, in eval
+            mode; they are left unchanged. Normalisation belongs inside the module.
+        loader: The test images, as a DataLoader over a map-style data set, that data set itself, or (images, labels).
+            They are evaluated in the data set's order, a chunk at a time; nothing else of the loader is used.
+        attacks: Names as in conf/attack, or {label: options}, with the attack's `name` if the label is another.
+        threats: Names, or {name: options} as in conf/threat/NAME.yaml.
+        train: Training images. The routes `learned` and `affine` need them and are left out otherwise; the threat
+            `universal` needs them with labels.
+        classes: The names of the classes, if `loader` has none.
+        output: A folder for ledger, rows, table and report, in which the same call continues after a crash. None keeps
+            nothing.
+        device: auto, cpu or gpu; `trainer` among the options has more.
+        progress: Show a progress bar.
+        options: Fields of `s2snet.config.evaluation.Evaluation`, as in conf/evaluate.yaml: `budgets` ({norm: radii in
+            [0, 1] pixel units}, by default Linf 8/255), `images`, `adversarial`, `chunk` (here 128 by default), `keep`,
+            `samples`, `fast`, `audit`, `seed`.
 
-    `.attrs["table"]` of the result holds the lines of the table (evaluation/scores.py), worst cases included, each with
-    the audit's verdict on its defence; `.attrs["audit"]` the findings (s2snet.checks.Finding), the worst first.
-    ValueError, in one line, for what cannot be evaluated. Cost: see `Job`; images that leave early cost less.
+    Returns:
+        A DataFrame whose `.attrs["table"]` has the lines of the table (evaluation/scores.py), worst cases included,
+        each with the audit's verdict on its defence, and whose `.attrs["audit"]` has the findings
+        (s2snet.audit.checks.Finding), the worst first.
+
+    Raises:
+        ValueError: In one line, for what cannot be evaluated.
     """
     modules = dict(defended) if isinstance(defended, Mapping) else {"defended": defended}
     test = _images(loader, classes)
-    job_attacks = {label: {"name": label, **options} for label, options in _named(attacks).items()}
-    job_threats = {label: vars(Threat(**{"name": label, **options})) for label, options in _named(threats).items()}
+    # A chunk is in memory at once with its gradients, and the images of a script may be large.
+    options = {"chunk": 128, "trainer": Trainer(accelerator=device, progress=progress), **options}
+    if output is None:
+        options |= {"keep": "none", "samples": 0}
     with tempfile.TemporaryDirectory() as temporary:
         job = Job(
+            config=evaluation_of(attacks, threats, **options),
             name=type(getattr(test, "source", test)).__name__,
             images=test,
             train=None if train is None else _images(train, classes),
             defences=[_defence(name, module) for name, module in modules.items()],
-            threats=job_threats,
-            attacks=job_attacks,
-            budgets={norm: list(radii) for norm, radii in (budgets or {"linf": [8 / 255]}).items()},
-            adversarial=[str(path) for path in adversarial],
             output=Path(output or temporary),
-            count=images,
-            seeds=list(seeds),
-            chunk=chunk,
-            keep=keep if output is not None else "none",
-            samples=12 if output is not None else 0,
-            fast=fast,
-            audit=audit,
-            trainer=Trainer(accelerator=device, progress=progress),
             command="s2snet.evaluate(...)",
         )
-        folder = run(job, say=lambda text: print(text, file=sys.stderr))
-        found = checks.write(folder)
+        folder = run(job, lambda text: print(text, file=sys.stderr), probe=measure)
+        findings = checks.write(folder)
         rows = pq.read_table(folder / "rows.parquet").to_pandas()
         rows.attrs["table"] = read_table(folder / "table.csv")
-        rows.attrs["audit"] = found
+        rows.attrs["audit"] = findings
         if output is not None:
             write_report(folder)
             write_audit(folder)
     return rows
-
-
-def _named(given: Iterable[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    if isinstance(given, str):
-        return {given: {}}
-    if isinstance(given, Mapping):
-        return {label: dict(options) for label, options in given.items()}
-    return {name: {} for name in given}
 
 
 def _in_eval_mode(name: str, module: nn.Module) -> None:
@@ -243,7 +231,7 @@ def _images(
 
 def _first(images: Images | ImageFiles | Streamed) -> Tensor:
     """The first image that is whole; ValueError where it is not what all have to be."""
-    image = readable(images.__getitem__, 0, len(images))[0]
+    image = first_readable(images.__getitem__, 0, len(images))[0]
     if not isinstance(image, Tensor):
         is_one = type(image).__name__
     elif image.dtype != torch.float32 or image.dim() != 3:

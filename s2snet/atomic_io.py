@@ -1,4 +1,4 @@
-"""Write files so that they are whole or absent, whatever happens to the process. Imports no torch."""
+"""Write files atomically: they are complete or absent, even if the process is killed. Imports no torch."""
 
 import os
 from collections.abc import Callable
@@ -6,30 +6,31 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes the file beside its place, syncs it, renames it and syncs the folder. OSError in one line.
+    """Write `content` to a temporary file in the same folder, sync it, rename it to `path` and sync the folder.
 
-    Two processes may write the same path: each has its own file beside it, and the last rename stays.
+    Several processes may write the same path: each has its own temporary file, and the last rename wins. Raises a
+    one-line OSError if the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    make_whole(path, lambda beside: beside.write_bytes(content))
+    make_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
 def make_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """The same for a file that `write(beside)` makes."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Do the same for a file that `write(temporary)` writes; the folder must exist."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        write(beside)
-        _sync(beside)
-        os.replace(beside, path)
+        write(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written ({error.strerror}); what was done so far is kept") from None
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written ({error.strerror}); earlier results are kept") from None
     _sync(path.parent)
 
 
 def _sync(path: Path) -> None:
-    place = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(place)
+        os.fsync(descriptor)
     finally:
-        os.close(place)
+        os.close(descriptor)

@@ -1,7 +1,7 @@
-"""`python -m s2snet.hub push FILE user/repo`: weights on the Hugging Face hub, with a card that says what they are.
+"""Upload weights and their model card to the Hugging Face hub: `python -m s2snet.hub push FILE user/repo`.
 
-The card's figures are those of an evaluation (`--results results/NAME`) that judged exactly these weights. How weights
-come back, `s2snet.load("hf://user/repo/file")`, is in s2snet/remote.py.
+The figures on the card are those of an evaluation of exactly these weights (`--results results/NAME`). Downloads, as in
+`s2snet.load("hf://user/repo/file")`, are in s2snet/store/remote.py.
 """
 
 import argparse
@@ -22,29 +22,38 @@ def push(
     private: bool = False,
     dry_run: str | Path | None = None,
 ) -> str:
-    """Uploads a weights file and its card in one commit; returns the file's address.
+    """Upload a weights file and its card in one commit, and return the file's address.
 
-    The repository is made where it does not exist; a card that is there is replaced (the hub keeps its history).
-    `dry_run` is a folder into which the card is written, and nothing is sent. ValueError, in one line, for what
-    cannot be pushed and where the hub refuses.
+    The repository is created if it does not exist; an existing card is replaced (the hub keeps its history).
+
+    Args:
+        file: The .safetensors file written by train.py.
+        repo: `user/name` on the hub.
+        results: Folder of the evaluation whose figures the card shows.
+        licence: Name of the licence on the hub, e.g. apache-2.0.
+        private: Create the repository as a private one, and refuse to upload to a public one.
+        dry_run: Folder to which the card is written instead of uploading.
+
+    Raises:
+        ValueError: If the file cannot be pushed, or the hub refuses; one line.
     """
     file = Path(file)
     address = f"{remote.SCHEME}{repo}/{file.name}"
     if not remote.REPO.fullmatch(repo):
-        raise ValueError(f"{repo}: not a repository; write user/name")
+        raise ValueError(f"{repo}: expected a repository, user/name")
     if not remote.ADDRESS.fullmatch(address):
-        raise ValueError(f"{file.name}: the hub takes names of letters, digits, '.', '_' and '-'")
-    header = weights.load(file).header  # whole, and the tensors those of the header
+        raise ValueError(f"{file.name}: file names on the hub may contain letters, digits, '.', '_' and '-' only")
+    header = weights.load(file).header  # loading verifies the tensors
     try:
         text = card(header, address, licence, results)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     if dry_run is not None:
-        there = Path(dry_run) / CARD
-        if there.exists():
-            raise ValueError(f"{there} is there already; give another folder for the card")
-        there.parent.mkdir(parents=True, exist_ok=True)
-        there.write_text(text, encoding="utf-8")
+        path = Path(dry_run) / CARD
+        if path.exists():
+            raise ValueError(f"{path} exists already; give another folder for the card")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
         return address
     try:
         import huggingface_hub as hub
@@ -61,7 +70,7 @@ def push(
     except Exception as error:
         raise ValueError(f"{repo}: {remote.reason(error)}") from None
     if public:
-        raise ValueError(f"{repo}: exists and is public; nothing was sent (leave --private out, or take another name)")
+        raise ValueError(f"{repo}: exists and is public; nothing was uploaded (omit --private, or use another name)")
     return address
 
 
@@ -70,23 +79,23 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message} (see `python -m s2snet.hub push --help`)")
 
 
-def main(words: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = _Parser(prog="python -m s2snet.hub")
     command = parser.add_subparsers(dest="command", required=True).add_parser("push", help="upload weights and card")
-    command.add_argument("file", metavar="FILE", help="the .safetensors that train.py wrote")
-    command.add_argument("repo", metavar="USER/REPO", help="on the hub; made where it does not exist")
+    command.add_argument("file", metavar="FILE", help="the .safetensors file written by train.py")
+    command.add_argument("repo", metavar="USER/REPO", help="repository on the hub, created if it does not exist")
     command.add_argument("--results", metavar="FOLDER", help="the evaluation whose figures the card shows")
-    command.add_argument("--license", dest="licence", default="unknown", help="as the hub knows it, e.g. apache-2.0")
+    command.add_argument("--license", dest="licence", default="unknown", help="its name on the hub, e.g. apache-2.0")
     command.add_argument("--private", action="store_true", help="make the repository private")
-    command.add_argument("--dry-run", metavar="FOLDER", help="write the card there and send nothing")
+    command.add_argument("--dry-run", metavar="FOLDER", help="write the card to this folder, upload nothing")
     try:
-        given = vars(parser.parse_args(words))
-        del given["command"]
-        address = push(**given)
+        options = vars(parser.parse_args(arguments))
+        del options["command"]
+        address = push(**options)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
-    print(f"{Path(given['dry_run']) / CARD}: nothing was sent" if given["dry_run"] else address)
+    print(f"wrote {Path(options['dry_run']) / CARD}; nothing was uploaded" if options["dry_run"] else address)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Which of the processes of a run writes and speaks, known before they are joined. Imports no torch."""
+"""Tell which process of a run writes files and prints, before the process group exists. Imports no torch."""
 
 import os
 
 
 def is_first() -> bool:
-    """Whether this process will be rank 0: torchrun, SLURM, Lightning and `NODE_RANK` by hand mark the others."""
-    if "RANK" in os.environ:  # torchrun's, over all machines
+    """Return True if this process will be rank 0 under torchrun, SLURM, Lightning or a `NODE_RANK` set by hand."""
+    if "RANK" in os.environ:  # torchrun's global rank
         return int(os.environ["RANK"]) == 0
     return all(int(os.environ.get(name, "0")) == 0 for name in ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))

@@ -1,20 +1,23 @@
-"""Makes `import torchvision` work beside a CPU build of torch, and says what is wrong where it can't.
+"""Make `import torchvision` work with a CPU build of torch.
 
-The published Linux wheel of torchvision is linked to CUDA. Beside a CPU torch its C++ library fails to load, silently,
-and `import torchvision` then dies with "operator torchvision::nms does not exist"; so do torchmetrics and
-pytorch_lightning, which import it whenever it is installed. Declaring the two operators is enough for all
-that this project uses. Rooms that import Lightning or torchmetrics call `mend` first.
+The published Linux wheel of torchvision is linked to CUDA. With a CPU build of torch its C++ library silently fails to
+load, and `import torchvision` raises "operator torchvision::nms does not exist"; so do torchmetrics and
+pytorch_lightning, which import torchvision if it is installed. Declaring the two operators is enough for everything
+this project uses. Modules that import Lightning or torchmetrics call `patch` first.
 """
 
 _library = None  # keeps the declared operators alive
 
 
-def mend() -> bool:
-    """Whether operators had to be declared. Does nothing on a healthy install or without torchvision."""
+def patch() -> bool:
+    """Declare torchvision's operators if its C++ library cannot be loaded, and return True if that was necessary.
+
+    Does nothing if the library loads or torchvision is not installed.
+    """
     global _library
     import torch
 
-    if torch.version.cuda is not None or _library is not None or _imports():
+    if torch.version.cuda is not None or _library is not None or _is_importable():
         return False
     _library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
@@ -22,8 +25,8 @@ def mend() -> bool:
     return True
 
 
-def _imports() -> bool:
-    """Whether torchvision is absent or its operators are there, found out without importing torchvision."""
+def _is_importable() -> bool:
+    """Return True if torchvision is absent or its C++ library loads, without importing torchvision."""
     import importlib.util
 
     import torch

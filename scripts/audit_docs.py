@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from s2snet import checks
+from s2snet.audit import checks
 
 PATH = Path(__file__).parents[1] / "docs" / "audit.md"
 INTRODUCTION = """\

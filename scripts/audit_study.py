@@ -1,6 +1,6 @@
 """What the audit is worth: does it catch broken defences, and does it leave sound ones alone?
 
-    python scripts/audit_study.py gallery              the gallery of tests/checks, entry by check
+    python scripts/audit_study.py gallery              the gallery of tests/audit, entry by check
     python scripts/audit_study.py sound                sound models of ten training seeds: how often a check alarms
     python scripts/audit_study.py sound full           the same with audit=full and the default attacks, at 8/255
     python scripts/audit_study.py said RESULT ...      what is said of the defences of these result folders
@@ -14,7 +14,6 @@ import inspect
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,16 +21,20 @@ from torch import nn
 from torch.nn import functional
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "checks")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "audit")]
 
 import gallery  # noqa: E402
 
 import s2snet  # noqa: E402
-from s2snet import checks, data, models  # noqa: E402
+from s2snet import data, models  # noqa: E402
 from s2snet.attacks import ATTACKS, fgsm  # noqa: E402
-from s2snet.checks.finding import FAIL, ORDER, PASS, WARN  # noqa: E402
+from s2snet.audit import checks  # noqa: E402
+from s2snet.audit.checks.finding import FAIL, ORDER, PASS, WARN  # noqa: E402
+from s2snet.audit.probes.measure import measure  # noqa: E402
+from s2snet.config.evaluation import evaluation_of  # noqa: E402
 from s2snet.config.runtime import Trainer  # noqa: E402
-from s2snet.evaluation.run import Job, run  # noqa: E402
+from s2snet.evaluation.job import Job  # noqa: E402
+from s2snet.evaluation.run import run  # noqa: E402
 from s2snet.models import Defended  # noqa: E402
 from s2snet.store import weights  # noqa: E402
 from s2snet.store.defences import Defence  # noqa: E402
@@ -48,7 +51,7 @@ def of_gallery() -> None:
     ATTACKS.update(gallery.IDLE)
     rows, missed = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for name, result in gallery.evaluated(entries, Path(folder)).items():
+        for name, result in gallery.evaluated(entries, Path(folder), gallery.Released()).items():
             said = verdicts(result, name)
             rows.append({"entry": name, "meant": entries[name].caught_by, **said})
             if entries[name].caught_by and said[entries[name].caught_by] not in (entries[name].verdict, FAIL):
@@ -75,7 +78,7 @@ def of_sound(audit: str = "quick") -> None:
             "linear": trained(linear, splits.train, seed),
         }
         with tempfile.TemporaryDirectory() as folder:
-            result = run(replace(job(made, splits, Path(folder)), **more), print)
+            result = run(job(made, splits, Path(folder), **more), print, probe=measure)
             checks.write(result)
             for name in made:
                 rows += [
@@ -152,22 +155,25 @@ def trained(build, train, seed: int, adversarial: bool = False) -> nn.Module:
     return model.eval()
 
 
-def job(classifiers: dict[str, nn.Module], splits: data.Splits, output: Path) -> Job:
+def job(classifiers: dict[str, nn.Module], splits: data.Splits, output: Path, **changed) -> Job:
     """The gallery's attacks on classifiers without a purifier."""
     modules = {name: Defended(None, classifier) for name, classifier in classifiers.items()}
+    options = {
+        "threats": {"white_box": {"routes": ["exact"], **gallery.ROUTES}},
+        "attacks": gallery.PGD,
+        "budgets": {"linf": [gallery.EPS]},
+        "samples": 0,
+        "trainer": Trainer(accelerator="cpu", progress=False),
+    }
     return Job(
+        config=evaluation_of(**(options | changed)),
         name="digits",
         images=splits.test,
         train=splits.train,
         defences=[
             Defence(name, name, module, [], weights.fingerprint(module), "sound") for name, module in modules.items()
         ],
-        threats={"white_box": {"name": "white_box", "routes": ["exact"], **gallery.ROUTES}},
-        attacks=gallery.PGD,
-        budgets={"linf": [gallery.EPS]},
         output=output,
-        samples=0,
-        trainer=Trainer(accelerator="cpu", progress=False),
     )
 
 

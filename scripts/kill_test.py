@@ -1,10 +1,10 @@
-"""Kills an evaluation ten times, starts it again each time, and compares it with one that was left alone.
+"""Kill an evaluation ten times, restart it each time, and compare the result with that of an undisturbed run.
 
     python scripts/kill_test.py [kills] [words for evaluate.py ...]
 
-Each start is the same command in a process of its own, ended by SIGKILL at a random moment of its run; the last one
-may finish. rows.parquet, table.csv, measures.csv and curves.csv must then be those of the undisturbed run, byte for
-byte. Exit code 0 if they are. Uses the released digits weights; four minutes on two cores.
+Each start runs the same command in a new process and ends it with SIGKILL at a random moment; the last one may
+finish. rows.parquet, table.csv, measures.csv and curves.csv must then be byte-identical to those of the undisturbed
+run. Exit code 0 if they are. Uses the released digits weights; takes four minutes on two cores.
 """
 
 import os
@@ -46,7 +46,7 @@ def main(kills: int, words: list[str]) -> int:
             time.sleep(0.05)
         before = time.monotonic() - started
         if process.wait():
-            sys.exit("the undisturbed run failed; evaluate.py says why")
+            sys.exit("the undisturbed run failed; run evaluate.py to see why")
         work = time.monotonic() - started - before
         print(f"undisturbed: {before:.0f} s to the first rows, {work:.0f} s of work", flush=True)
         draw = random.Random(0)
@@ -55,9 +55,9 @@ def main(kills: int, words: list[str]) -> int:
                 command(killed, words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
             )
             start = time.monotonic()
-            if number % 4 == 0:  # before it has done anything
+            if number % 4 == 0:  # kill it before it has done anything
                 pause = draw.uniform(0, before / 2)
-            else:  # a random while after it has taken up the work: all kills together leave some of it to do
+            else:  # kill it a random time after work has started, such that all kills together leave some work
                 known = whole_files(killed)
                 while whole_files(killed) == known and process.poll() is None:
                     time.sleep(0.02)

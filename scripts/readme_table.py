@@ -1,9 +1,9 @@
-"""Prints the README's tables from results' table.csv.
+"""Print the tables of README.md and docs/evaluation.md from the table.csv of results.
 
     python scripts/readme_table.py docs/results/digits                 defences by threat
     python scripts/readme_table.py docs/results/index_maps 8/255       defences by route of the white box
 
-A test compares the README with what this prints, so that its figures are the files'.
+A test compares the pages with this output, so that their figures are those of the files.
 """
 
 import json
@@ -14,15 +14,15 @@ from pathlib import Path
 from s2snet.evaluation.schema import CLEAN, WORST_CASE
 from s2snet.evaluation.scores import headline, read_table
 from s2snet.report.details import by_route
+from s2snet.report.formatting import budget_text, percent, title_of
 from s2snet.report.verdict import budgets_of
-from s2snet.report.words import budget_text, percent, title_of
 
 
 def markdown(folder: Path) -> str:
-    """One line per defence: accuracy clean, then gray box and worst case with intervals at each budget; the audit."""
-    speaking = headline(read_table(folder / "table.csv"))
+    """Return one line per defence: clean accuracy, gray box and worst case at each budget with intervals, audit."""
+    table = headline(read_table(folder / "table.csv"))
     run = json.loads((folder / "run.json").read_text())
-    budgets = budgets_of(speaking)
+    budgets = budgets_of(table)
     heads = [
         f"{title_of(norm)} {budget_text(budget, norm)}, {who}"
         for norm, budget in budgets
@@ -31,14 +31,14 @@ def markdown(folder: Path) -> str:
     lines = [["", "clean", *heads, "audit"], ["---"] * (3 + len(heads))]
     for defence in run["defences"]:
         keys = [(t, norm, budget) for norm, budget in budgets for t in ("gray_box", WORST_CASE)]
-        attacked = [_cell(speaking[defence["name"], *key]) for key in keys]
-        clean = speaking[defence["name"], CLEAN, "", 0.0]
+        attacked = [_cell(table[defence["name"], *key]) for key in keys]
+        clean = table[defence["name"], CLEAN, "", 0.0]
         lines.append([defence["title"], _cell(clean), *attacked, clean["audit"]])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def routes(folder: Path, budget: float) -> str:
-    """One line per defence with a purifier: accuracy by each route of the white box at a Linf budget, in percent."""
+    """Return one line per defence with a purifier: white-box accuracy by each route at a Linf budget, in percent."""
     run = json.loads((folder / "run.json").read_text())
     (block,) = [
         block
@@ -48,8 +48,8 @@ def routes(folder: Path, budget: float) -> str:
     names = [*(f"`{route}`" for route in block["routes"]), "worst case"]
     lines = [["", *names], ["---"] * (1 + len(names))]
     for row in block["rows"]:
-        found = [*row["cells"].values(), row["worst"]]
-        lines.append([row["title"], *(percent(line["accuracy"], unit=False) if line else "" for line in found)])
+        cells = [*row["cells"].values(), row["worst"]]
+        lines.append([row["title"], *(percent(line["accuracy"], unit=False) if line else "" for line in cells)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

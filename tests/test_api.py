@@ -123,7 +123,7 @@ def test_the_same_call_goes_on_from_its_folder(tmp_path):
     again = s2snet.evaluate(own(), Pictures(), **calls)
     assert again.equals(first) and (tmp_path / "r/timing.jsonl").read_text() == timing
     assert (tmp_path / "r/report.html").is_file()
-    more = s2snet.evaluate(own(), Pictures(), seeds=(0, 1), **calls)
+    more = s2snet.evaluate(own(), Pictures(), seed=(0, 1), **calls)
     assert set(more.seed) == {-1, 0, 1}
 
 
@@ -150,7 +150,7 @@ class Stream(IterableDataset):
         ),
         (own, {"keep": "some", "output": "r"}, "keep=some (did you mean 'sample'?): allowed are all, sample, none"),
         (own, {"loader": DataLoader(Stream())}, "a stream has no order to come back to"),
-        (own, {"budgets": {"linf": [8.0]}}, "radii are in [0, 1] pixel units; did you mean 8/255?"),
+        (own, {"budgets": {"linf": [8.0]}}, "radii are in [0, 1] pixel units (did you mean 8/255?)"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(given, words, line):

@@ -8,8 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 from tiny import composed
 
-from s2snet import models
-from s2snet.analysis import STUDIES
+from s2snet import analysis, models
 from s2snet.attacks import ATTACKS, UNIVERSAL, VARIANTS
 from s2snet.cli import settings as cli_settings
 from s2snet.cli.conf_dir import conf_dir
@@ -92,7 +91,7 @@ def test_every_file_is_a_choice_of_a_known_group():
         ("classifier", models.CLASSIFIERS),
         ("autoencoder", models.AUTOENCODERS),
         ("threat", THREATS),
-        ("study", STUDIES),
+        ("study", analysis.STUDIES),
     ],
 )
 def test_folders_and_registries_are_equal(group, registry):
@@ -123,13 +122,13 @@ def test_a_variants_file_is_its_attack_with_its_options(name):
     assert any(of_attack.options[option] != value for option, value in options.items())
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", analysis.STUDIES)
 def test_a_studys_file_has_its_options_and_defaults(name):
     path = conf_dir() / "study" / f"{name}.yaml"
     assert path.read_text().startswith(f"# @package study.{name}\n")
     given = OmegaConf.to_container(OmegaConf.load(path))
     assert given.pop("name") == name
-    parameters = inspect.signature(STUDIES[name]).parameters
+    parameters = inspect.signature(analysis.load(name, "study").run).parameters
     defaults = {key: parameter.default for key, parameter in parameters.items() if key != "bench"}
     assert given == json.loads(json.dumps(defaults))  # a tuple is a list in YAML
 

@@ -1,4 +1,4 @@
-"""The Hugging Face hub, pretended: addresses load, what is pushed comes back, cards say what was measured, as text."""
+"""Test loading from and pushing to a simulated Hugging Face hub, and the model cards."""
 
 import html
 import json
@@ -26,13 +26,13 @@ PURIFIER = "s2snet-segnet_small-small_cnn.safetensors"
 
 
 class Hub:
-    """Repositories in a folder: what hf_hub_download and HfApi do, for files that are there."""
+    """Repositories in a folder, with the functions of huggingface_hub that the package calls."""
 
     def __init__(self, folder):
-        self.folder, self.asked, self.commits, self.public = folder, [], [], False
+        self.folder, self.requests, self.commits, self.public = folder, [], [], False
 
     def hf_hub_download(self, repo_id, filename, revision=None):
-        self.asked.append((repo_id, filename, revision))
+        self.requests.append((repo_id, filename, revision))
         path = self.folder / repo_id / filename
         if not path.is_file():
             raise errors.RemoteEntryNotFoundError("404", response=SimpleNamespace(headers={}, request=None))
@@ -42,7 +42,7 @@ class Hub:
         return self
 
     def create_repo(self, repo_id, private=None, exist_ok=False):
-        self.asked.append((repo_id, private, exist_ok))
+        self.requests.append((repo_id, private, exist_ok))
 
     def model_info(self, repo_id):
         return SimpleNamespace(private=not self.public)
@@ -57,37 +57,37 @@ class Hub:
 
 
 @pytest.fixture
-def pretended(tmp_path, monkeypatch):
+def fake_hub(tmp_path, monkeypatch):
     import huggingface_hub
 
-    pretended = Hub(tmp_path / "hub")
+    fake = Hub(tmp_path / "hub")
     for name in ("hf_hub_download", "HfApi"):
-        monkeypatch.setattr(huggingface_hub, name, getattr(pretended, name))
-    return pretended
+        monkeypatch.setattr(huggingface_hub, name, getattr(fake, name))
+    return fake
 
 
 def worst(defence: str, eps: float) -> str:
-    """The worst case of a defence as a card has it, from the table in docs/results."""
+    """Return the worst case of a defence as shown on a card, from the table in docs/results."""
     line = headline(read_table(RESULTS / "table.csv"))[defence, "worst_case", "linf", eps]
     return f"{line['accuracy']:.1%} ({line['low']:.1%}\u2013{line['high']:.1%})".replace("%", "")
 
 
-def test_what_is_pushed_comes_back(pretended):
+def test_what_is_pushed_comes_back(fake_hub):
     address = hub.push(RELEASED / PURIFIER, "some/body", results=RESULTS, licence="apache-2.0")
     assert address == f"hf://some/body/{PURIFIER}"
-    assert pretended.asked == [("some/body", None, True)]
-    assert len(pretended.commits) == 1  # weights and card never apart
-    loaded, here = s2snet.load(address), s2snet.load(RELEASED / PURIFIER)
-    assert loaded.header == here.header == weights.read_header(address)
-    assert weights.fingerprint(loaded) == weights.fingerprint(here)
-    assert worst("s2snet", 25.5 / 255) in (pretended.folder / "some/body/README.md").read_text()
+    assert fake_hub.requests == [("some/body", None, True)]
+    assert len(fake_hub.commits) == 1  # weights and card together
+    loaded, original = s2snet.load(address), s2snet.load(RELEASED / PURIFIER)
+    assert loaded.header == original.header == weights.read_header(address)
+    assert weights.fingerprint(loaded) == weights.fingerprint(original)
+    assert worst("s2snet", 25.5 / 255) in (fake_hub.folder / "some/body/README.md").read_text()
     s2snet.load(f"hf://some/body@v1.0/{PURIFIER}")
-    assert pretended.asked[-1] == ("some/body", PURIFIER, "v1.0")
+    assert fake_hub.requests[-1] == ("some/body", PURIFIER, "v1.0")
 
 
-def test_training_and_evaluation_take_addresses(pretended, trained):
+def test_training_and_evaluation_take_addresses(fake_hub, trained):
     for name in ("autoencoder-segnet_small", "classifier-small_cnn"):
-        shutil.copytree(trained / "digits" / name, pretended.folder / "some" / name)
+        shutil.copytree(trained / "digits" / name, fake_hub.folder / "some" / name)
     words = [
         f"from_autoencoder=hf://some/{'autoencoder-segnet_small'}/weights.safetensors",
         f"from_classifier=hf://some/{'classifier-small_cnn'}/weights.safetensors",
@@ -96,8 +96,8 @@ def test_training_and_evaluation_take_addresses(pretended, trained):
     hub.push(path, "some/tuned")
     address = "hf://some/tuned@main/weights.safetensors"
     few = ["attack=[fgsm]", "images=6", "samples=0", "threat.white_box.routes=[exact]", "output=r"]
-    folder, said = evaluate(f"runs={trained}", "defence=[none,s2snet]", f"defence.s2snet.purifier={address}", *few)
-    assert any(address in line for line in said)
+    folder, lines = evaluate(f"runs={trained}", "defence=[none,s2snet]", f"defence.s2snet.purifier={address}", *few)
+    assert any(address in line for line in lines)
     run = json.loads((folder / "run.json").read_text())
     tuned = run["defences"][1]
     assert tuned["weights"][1] == address
@@ -109,14 +109,14 @@ def test_training_and_evaluation_take_addresses(pretended, trained):
     "address", ["hf://some", "hf://some/body", "hf://some/body/../x", "hf://some/body/a//b", "hf://some/body@/a",
                 "hf://some/body/a b", "hf://../body/a", "hf://some/body/.hidden", "hf://some/body/a?b"]
 )  # fmt: skip
-def test_bad_addresses_are_one_line(address, pretended):
+def test_bad_addresses_are_one_line(address, fake_hub):
     with pytest.raises(ValueError) as error:
         s2snet.load(address)
     assert str(error.value) == f"{address}: not an address; write hf://user/repo/file or hf://user/repo@revision/file"
-    assert not pretended.asked
+    assert not fake_hub.requests
 
 
-def test_a_missing_file_is_one_line(pretended):
+def test_a_missing_file_is_one_line(fake_hub):
     with pytest.raises(ValueError) as error:
         s2snet.load("hf://some/body/a.safetensors")
     assert str(error.value) == "hf://some/body/a.safetensors: the repository has no such file"
@@ -133,21 +133,24 @@ def test_without_the_extra_it_is_one_line(monkeypatch):
 
 
 def test_offline_it_is_one_line(tmp_path):
-    """With the real huggingface_hub, as processes: loading and pushing."""
+    """With the real huggingface_hub, in one process: loading, then `python -m s2snet.hub push`."""
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    program = "import sys, s2snet\ntry: s2snet.load(sys.argv[1])\nexcept ValueError as error: print(error)"
-    done = run_python("-c", program, "hf://some/body/a.safetensors", **offline)
+    program = (
+        "import runpy, sys, s2snet\n"
+        "try: s2snet.load('hf://some/body/a.safetensors')\n"
+        "except ValueError as error: print(error)\n"
+        "runpy.run_module('s2snet.hub', run_name='__main__', alter_sys=True)"
+    )
+    done = run_python("-c", program, "push", str(RELEASED / PURIFIER), "some/body", **offline)
     assert done.stdout == (
         "hf://some/body/a.safetensors: the hub cannot be reached, and the file was not downloaded before\n"
     )
-    assert done.stderr == ""
-    done = run_python("-m", "s2snet.hub", "push", str(RELEASED / PURIFIER), "some/body", **offline)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
     assert done.stderr == "error: some/body: the hub cannot be reached: offline mode is on (HF_HUB_OFFLINE)\n"
 
 
-def test_a_hub_that_does_not_answer_is_one_line_however_often_it_is_asked(tmp_path):
-    """In a process that has not imported huggingface_hub before, and waits for nothing between its tries."""
+def test_a_hub_that_does_not_respond_is_one_line_despite_retries(tmp_path):
+    """In a process that has not imported huggingface_hub before, without waiting between retries."""
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     program = "import time, s2snet\ntime.sleep = id\ns2snet.load('hf://some/body/a.safetensors')"
     done = run_python("-c", program, **nowhere)
@@ -155,7 +158,7 @@ def test_a_hub_that_does_not_answer_is_one_line_however_often_it_is_asked(tmp_pa
     assert "the hub cannot be reached, and the file was not downloaded before" in done.stderr.splitlines()[-1]
 
 
-def test_the_hubs_refusals_are_words():
+def test_refusals_of_the_hub_are_explained():
     def refused(kind, status=404):
         return kind("no", response=SimpleNamespace(headers={}, request=None, status_code=status))
 
@@ -168,21 +171,21 @@ def test_the_hubs_refusals_are_words():
 
 
 @pytest.mark.parametrize(
-    "words, said",
+    "arguments, message",
     [
         ([], "the following arguments are required: command"),
         (["push", str(RELEASED / PURIFIER)], "the following arguments are required: USER/REPO"),
-        (["push", str(RELEASED / PURIFIER), "body"], "body: not a repository; write user/name"),
+        (["push", str(RELEASED / PURIFIER), "body"], "body: expected a repository, user/name"),
         (["push", "none.safetensors", "some/body"], "none.safetensors: no such weights file"),
         (["push", "spoilt.safetensors", "some/body"], "spoilt.safetensors: the tensors are not those the header"),
         (["push", "bare.safetensors", "some/body"], "bare.safetensors: the header has no kind, data, input, command"),
-        (["push", "a b.safetensors", "some/body"], "a b.safetensors: the hub takes names of letters"),
-        (["push", str(RELEASED / PURIFIER), "some/body", "--license", "x: y"], "license=x: y: one word"),
+        (["push", "a b.safetensors", "some/body"], "a b.safetensors: file names on the hub may contain letters"),
+        (["push", str(RELEASED / PURIFIER), "some/body", "--license", "x: y"], "license=x: y: expected its name"),
         (["push", str(RELEASED / PURIFIER), "some/body", "--results", "none"], "none: no run.json and table.csv"),
-        (["push", str(RELEASED / PURIFIER), "some/body", "--dry-run", "full"], "full/README.md is there already"),
+        (["push", str(RELEASED / PURIFIER), "some/body", "--dry-run", "full"], "full/README.md exists already"),
     ],
 )
-def test_bad_input_is_one_line_and_sends_nothing(words, said, pretended, tmp_path, capsys):
+def test_bad_input_is_one_line_and_uploads_nothing(arguments, message, fake_hub, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/README.md").write_text("mine")
     spoilt = bytearray((RELEASED / PURIFIER).read_bytes())
@@ -190,29 +193,29 @@ def test_bad_input_is_one_line_and_sends_nothing(words, said, pretended, tmp_pat
     (tmp_path / "spoilt.safetensors").write_bytes(spoilt)
     weights.save(weights.load(RELEASED / PURIFIER), tmp_path / "bare.safetensors")
     with pytest.raises(SystemExit) as ended:
-        hub.main(words)
+        hub.main(arguments)
     out = capsys.readouterr()
     assert (ended.value.code, out.out) == (1, "")
     (line,) = out.err.splitlines()
-    assert line.startswith("error: ") and said in line
-    assert not pretended.commits
+    assert line.startswith("error: ") and message in line
+    assert not fake_hub.commits
     assert (tmp_path / "full/README.md").read_text() == "mine"
 
 
-def test_a_private_push_does_not_land_in_a_public_repository(pretended):
-    pretended.public = True
-    with pytest.raises(ValueError, match=r"some/body: exists and is public; nothing was sent"):
+def test_a_private_push_to_a_public_repository_is_refused(fake_hub):
+    fake_hub.public = True
+    with pytest.raises(ValueError, match=r"some/body: exists and is public; nothing was uploaded"):
         hub.push(RELEASED / PURIFIER, "some/body", private=True)
-    assert not pretended.commits
-    pretended.public = False
+    assert not fake_hub.commits
+    fake_hub.public = False
     hub.push(RELEASED / PURIFIER, "some/body", private=True)
-    assert len(pretended.commits) == 1
+    assert len(fake_hub.commits) == 1
 
 
-def test_a_dry_run_sends_nothing(pretended, capsys):
+def test_a_dry_run_uploads_nothing(fake_hub, capsys):
     hub.main(["push", str(RELEASED / PURIFIER), "some/body", "--dry-run", "look"])
-    assert capsys.readouterr().out == "look/README.md: nothing was sent\n"
-    assert not pretended.asked and not pretended.commits
+    assert capsys.readouterr().out == "wrote look/README.md; nothing was uploaded\n"
+    assert not fake_hub.requests and not fake_hub.commits
 
 
 def card_of(name: str, **changed) -> str:
@@ -222,7 +225,7 @@ def card_of(name: str, **changed) -> str:
 
 def test_a_card_has_the_figures_of_the_table():
     shown = card_of(PURIFIER)
-    speaking = headline(read_table(RESULTS / "table.csv"))
+    headlines = headline(read_table(RESULTS / "table.csv"))
     rows = re.findall(r"^\| (L.*?|no attack) \| (.*?) \| (.*?) \|$", shown, re.MULTILINE)
     keys = [("clean", "", 0.0)] + [
         (threat, "linf", eps / 255) for eps in (8, 25.5) for threat in ("gray_box", "white_box", "worst_case")
@@ -230,11 +233,11 @@ def test_a_card_has_the_figures_of_the_table():
     assert len(rows) == len(keys)
     for (_, *cells), key in zip(rows, keys, strict=True):
         for cell, defence in zip(cells, ("none", "s2snet"), strict=True):
-            found = speaking[defence, *key]
-            figures = [found[column] for column in ("accuracy", "low", "high")]
+            row = headlines[defence, *key]
+            figures = [row[column] for column in ("accuracy", "low", "high")]
             assert [float(number) / 100 for number in re.findall(r"[\d.]+", cell)] == pytest.approx(figures, abs=6e-4)
     assert "**S2SNet:** Broken at L\u221e 25.5/255. At L\u221e 8/255, S2SNet keeps 98.9 % when" in shown
-    assert "Over 360 test images of digits, with 95 % intervals, under FGSM, APGD-100, APGD-margin-100." in shown
+    assert "Measured on 360 test images of digits, with 95 % intervals, under FGSM, APGD-100, APGD-margin-100." in shown
     assert "Broken at every budget." in card_of("classifier-small_cnn.safetensors")
     assert worst("adversarial", 8 / 255) in card_of("adversarial-small_cnn.safetensors")
 
@@ -243,16 +246,16 @@ def test_a_card_without_results_claims_nothing():
     shown = card(weights.read_header(RELEASED / PURIFIER), "hf://some/body/a.safetensors")
     assert "**Not evaluated.**" in shown and "intervals" not in shown and "keeps" not in shown
     front = yaml.safe_load(shown.split("---")[1])
-    assert front["license"] == "unknown"  # that is the owner's to say
+    assert front["license"] == "unknown"  # only the owner can decide it
     assert (front["library_name"], front["datasets"]) == ("s2snet", ["digits"])
 
 
 def test_figures_of_other_weights_are_refused():
-    with pytest.raises(ValueError, match=r"judged no defence with these weights \(fingerprint 000000000000\)"):
+    with pytest.raises(ValueError, match=r"no defence with these weights was evaluated \(fingerprint 000000000000\)"):
         card_of(PURIFIER, fingerprint="0" * 64)
 
 
-def test_what_is_missing_from_a_result_is_said(tmp_path):
+def test_incomplete_results_are_marked(tmp_path):
     shutil.copytree(RESULTS, tmp_path / "r")
     run = json.loads((tmp_path / "r/run.json").read_text())
     run["cells"][0]["status"] = "failed"
@@ -279,7 +282,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("bad", HOSTILE)
-def test_what_a_header_or_a_result_says_is_text(bad, tmp_path):
+def test_headers_and_results_are_shown_as_text(bad, tmp_path):
     header = weights.read_header(RELEASED / PURIFIER)
     shutil.copytree(RESULTS, tmp_path / "r")
     run = json.loads((tmp_path / "r/run.json").read_text())
@@ -306,9 +309,9 @@ def test_what_a_header_or_a_result_says_is_text(bad, tmp_path):
     assert html.unescape(text(bad)) == " ".join(readable.split())
 
 
-def test_nothing_is_executed(pretended, tmp_path):
+def test_nothing_is_executed(fake_hub, tmp_path):
     """A pickle under a weights file's name."""
-    folder = pretended.folder / "some/body"
+    folder = fake_hub.folder / "some/body"
     folder.mkdir(parents=True)
 
     class Harm:

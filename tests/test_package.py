@@ -1,7 +1,7 @@
-"""The package: what setup.cfg lists is what is there, the wheel works from anywhere, the rooms' arrows hold."""
+"""The package: every folder is installed, the wheel works from anywhere, the rooms' arrows hold."""
 
-import configparser
 import importlib.util
+import runpy
 import shutil
 import subprocess
 import sys
@@ -16,19 +16,16 @@ import s2snet.training  # noqa: F401 - imports Lightning now, and not while a te
 from s2snet import doctor
 
 
-@pytest.fixture(scope="module")
-def setup():
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg")
-    return parser
-
-
 def tracked(folder: Path, *endings: str) -> set[Path]:
     return {path for path in folder.rglob("*") if path.suffix in endings and "__pycache__" not in path.parts}
 
 
-def test_setup_lists_every_package(setup):
-    listed = set(setup["options"]["packages"].split())
+def test_setup_lists_every_package(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = {}
+    monkeypatch.setattr("setuptools.setup", lambda **given: options.update(given))
+    runpy.run_path("setup.py")
+    listed = set(options["packages"])
     found = {"s2snet", *(f"s2snet.{name}" for name in find_packages(str(ROOT / "s2snet")))}
     assert listed == found | {"s2snet.conf", "s2snet.released"}
     assert {path.parent for path in (ROOT / "s2snet").rglob("*.py")} == {
@@ -46,7 +43,7 @@ def wheel(tmp_path_factory) -> Path:
     leave = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in ("s2snet", "conf", "checkpoints"):
         shutil.copytree(ROOT / name, copy / name, ignore=leave)
-    for name in ("setup.cfg", "pyproject.toml", "LICENSE", "README.md"):
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "LICENSE", "README.md"):
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, copy)
     subprocess.run(
@@ -128,7 +125,7 @@ def test_doctor_names_a_pair_that_does_not_fit(monkeypatch, capsys):
 
     monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["numpy", "torch==1.2.3"])
     (line,) = broken(capsys)
-    assert f"needs torch 1.2.3, not {torch.__version__}: pip install -c constraints.txt torch torchvision" in line
+    assert f"needs torch 1.2.3, got {torch.__version__}: pip install -c constraints.txt torch torchvision" in line
 
 
 def test_doctor_names_a_missing_torchvision(monkeypatch, capsys):
@@ -154,7 +151,7 @@ def test_doctor_names_what_does_not_import(monkeypatch, capsys):
 
     monkeypatch.setattr(doctor.importlib, "import_module", import_module)
     (line,) = broken(capsys)
-    assert "torchmetrics does not import (operator torchvision::nms does not exist and more): pip install" in line
+    assert "torchmetrics cannot be imported (operator torchvision::nms does not exist and more): pip install" in line
 
 
 def test_doctor_names_a_folder_that_cannot_be_written(monkeypatch, capsys):
@@ -163,4 +160,4 @@ def test_doctor_names_a_folder_that_cannot_be_written(monkeypatch, capsys):
 
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
     (line,) = broken(capsys)
-    assert "the working folder cannot be written (Permission denied): give runs=FOLDER and output=FOLDER" in line
+    assert "the working folder is not writable (Permission denied): set runs=FOLDER and output=FOLDER" in line

@@ -43,22 +43,25 @@ def train(*overrides: str) -> Path:
 
 
 def evaluate(*overrides: str, explicit: bool = False) -> tuple[Path, list[str]]:
-    """`python evaluate.py OVERRIDES` without the report, in this process; the result folder and what was said."""
-    from s2snet import checks
-    from s2snet.evaluation.from_settings import evaluate
+    """`python evaluate.py OVERRIDES` without the report, in this process; the result folder and its messages."""
+    from s2snet.audit import checks
+    from s2snet.audit.probes.measure import measure
+    from s2snet.evaluation.run import run
+
+    job, messages = job_of(*overrides, explicit=explicit)
+    folder = run(job, messages.append, measure)
+    checks.write(folder)
+    return folder, messages
+
+
+def job_of(*overrides: str, explicit: bool = False):
+    """The job of `python evaluate.py OVERRIDES` on tiny networks, and the messages while its parts were found."""
+    from s2snet.evaluation.job import job_of
 
     config = composed("evaluate", *TINY, *overrides)
-    said: list[str] = []
-    folder = evaluate(
-        cli_settings.evaluate_settings(config),
-        OmegaConf.to_yaml(config, resolve=True),
-        "python evaluate.py",
-        explicit,
-        said.append,
-    )
-    if folder is not None:
-        checks.write(folder)
-    return folder, said
+    messages: list[str] = []
+    settings, yaml = cli_settings.evaluate_settings(config), OmegaConf.to_yaml(config, resolve=True)
+    return job_of(settings, yaml, "python evaluate.py", explicit, messages.append), messages
 
 
 def forked(work: Callable[[], object]) -> int:

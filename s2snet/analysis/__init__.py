@@ -1,26 +1,36 @@
-"""The studies: why a defence breaks or holds, after the papers that the project stands on. A folder each.
+"""Studies of why a defence breaks or holds, after the papers that the project builds on.
 
-A study is `study(bench, **options) -> list[Claim]` in NAME/study.py; its options and their defaults are those of
-conf/study/NAME.yaml. It writes tables of rows and pictures through the bench, and states its claims with numbers,
-intervals and n, also where they contradict a paper. What is drawn of them is in s2snet/report/studies/NAME.py, which
-reads the rows alone. Raise `version` when rows change.
+Every study has a folder of one layout:
+
+    s2snet/analysis/NAME/study.py     VERSION and run(bench, **options) -> list[Claim]: what is computed, in order
+    s2snet/analysis/NAME/measures.py  numbers from modules and images
+    s2snet/analysis/NAME/claims.py    claims from these numbers, with intervals; imports no torch
+    s2snet/analysis/NAME/figures.py   TITLE, QUESTION and figures(tables), drawn from the tables alone; imports no torch
+
+A short study keeps its measures and claims in study.py. A long one has further files, such as tables.py, which turns
+measures into rows. The options and their defaults are the keyword arguments of `run` and conf/study/NAME.yaml. A study
+writes tables, pictures and claims through the bench, including claims that contradict a paper. Raise VERSION if rows
+change.
+
+This module imports no torch, so that the report can look up titles and figures.
 """
 
-from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
 
-from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Bench, Claim
-from s2snet.analysis.directions.study import directions
-from s2snet.analysis.gradients.study import gradients
-from s2snet.analysis.linearity.study import linearity
-from s2snet.analysis.regions.study import regions
-from s2snet.analysis.relations.study import relations
+from s2snet.config.choices import choose
 
-STUDIES: dict[str, Callable[..., list[Claim]]] = {
-    "gradients": gradients,
-    "relations": relations,
-    "linearity": linearity,
-    "directions": directions,
-    "regions": regions,
+# Name of a study: what it is about, as README.md lists it (scripts/analysis_docs.py).
+STUDIES = {
+    "gradients": "what a purifier does to gradients, and what index maps carry past it",
+    "relations": "classifiers in adversarial space: whose perturbations travel, who reads whom",
+    "linearity": "the linear explanation: logits along a direction, dimension, maxout, RBF",
+    "directions": "the directions a classifier uses, and what an attack needs of them",
+    "regions": "where it looks, where it is attacked, and what blocking a region is worth",
 }
 
-__all__ = ["FAILS", "HOLDS", "STUDIES", "UNDECIDED", "Bench", "Claim"]
+
+def load(study: str, part: str) -> ModuleType:
+    """Return a module of a study: `study`, which imports torch, or `figures`, which does not."""
+    choose("study", study, STUDIES)
+    return import_module(f"s2snet.analysis.{study}.{part}")

@@ -1,8 +1,8 @@
-"""What a study works on and with: images, defences, parts that survive a kill, tables, claims.
+"""The bench a study works on: images, defences, parts that survive an interruption, tables, claims.
 
-A study is a function `study(bench, **options) -> list[Claim]`. Whatever takes long it asks the bench to make:
-`rows`, `tensors`, `trained` and `purifier` make a part once and keep it under OUTPUT/analysis/STUDY/parts, so that the
-same command goes on after an interruption, and a changed option makes anew what depends on it and nothing else.
+A study computes whatever takes long through the bench: `rows`, `tensors`, `trained` and `purifier` compute a part once
+and keep it under OUTPUT/analysis/STUDY/parts. The same command then resumes after an interruption, and a changed option
+recomputes only the parts that depend on it.
 """
 
 import csv
@@ -22,30 +22,14 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from s2snet import api
+from s2snet.analysis.claim import Claim
 from s2snet.atomic_io import make_whole, write_whole
+from s2snet.config.networks import Classifier
 from s2snet.data import Splits
-from s2snet.data.files import readable
+from s2snet.data.image_files import first_readable
 from s2snet.models import Defended, freeze
 from s2snet.store import weights
 from s2snet.store.defences import Defence
-
-HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"  # what a claim may come to
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence that can be wrong, and what was found. `found` gives the numbers with n and their interval."""
-
-    name: str
-    says: str  # the claim itself
-    source: str  # a paper with its section, or "ours": then it is a definition or a control of this project
-    found: str
-    verdict: str  # holds, fails, undecided
-    because: str = ""  # where it differs from the paper: what is known to differ in the setting
-
-    def __post_init__(self) -> None:
-        if self.verdict not in (HOLDS, FAILS, UNDECIDED):
-            raise ValueError(f"claim {self.name}: verdict {self.verdict!r}")
 
 
 class Sample(NamedTuple):
@@ -58,20 +42,20 @@ class Sample(NamedTuple):
 
 @dataclass
 class Bench:
-    """A study's place: one data set, one folder, one seed."""
+    """One run of a study: one data set, one folder, one seed."""
 
     study: str
     version: int  # of the study; part of every key
-    data: str  # the data set's name
+    data: str  # name of the data set
     splits: Splits
     folder: Path  # OUTPUT/analysis/STUDY
-    find: Callable[[], list[Defence]]  # the defences that the settings name; raises what a user can mend
-    # a classifier by its settings (conf/classifier), `weights` among them; FileNotFoundError where nobody trained it
-    network: Callable[[Mapping[str, Any]], nn.Module] | None = None
+    find_defences: Callable[[], list[Defence]]  # loads the chosen defences; errors are one line for the user
+    # loads a classifier with its weights; FileNotFoundError if it was not trained
+    find_classifier: Callable[[Classifier], nn.Module] | None = None
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: bool = False
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     grids: dict[str, dict[str, Any]] = field(default_factory=dict)
     _pictures: dict[str, Tensor] = field(default_factory=dict)
@@ -79,27 +63,27 @@ class Bench:
     @cached_property
     def defences(self) -> dict[str, Defence]:
         """The defences by name, frozen, on the device."""
-        found = {defence.name: defence for defence in self.find()}
-        for defence in found.values():
+        defences = {defence.name: defence for defence in self.find_defences()}
+        for defence in defences.values():
             freeze(defence.module).to(self.device)
-        return found
+        return defences
 
-    def need(self, name: str) -> Defended:
-        """The defended module of that name. ValueError, in one line, where it was not found."""
+    def defended(self, name: str) -> Defended:
+        """Return the defended module of that name. ValueError, in one line, if it is not among the defences."""
         if name not in self.defences:
-            had = ", ".join(self.defences)
-            raise ValueError(f"study={self.study} needs the defence {name}; here are {had} (defence=[...,{name}])")
+            loaded = ", ".join(self.defences)
+            raise ValueError(f"study={self.study} needs the defence {name}; got {loaded} (add defence=[...,{name}])")
         return self.defences[name].module
 
     def images(self, count: int | None = None, split: str = "test", spread: bool = False) -> Sample:
-        """The first `count` images of a split (all where there are fewer), on the device.
+        """Return the first `count` images of a split on the device, or all of them if there are fewer.
 
-        With `spread` they come evenly from all of it, for data that are ordered by class.
+        `spread` takes them evenly from the whole split, for data that are ordered by class.
         """
         source = getattr(self.splits, split)
         total = len(source) if count is None else min(count, len(source))
         places = evenly(total, len(source)) if spread else range(total)
-        items = [readable(source.__getitem__, place, len(source) if spread else total)[:3] for place in places]
+        items = [first_readable(source.__getitem__, place, len(source) if spread else total)[:3] for place in places]
         if not items:
             raise ValueError(f"study={self.study}: data={self.data} has no {split} images")
         images, labels, index = zip(*items, strict=True)
@@ -110,44 +94,44 @@ class Bench:
         return [str(name) for name in self.splits.test.classes]
 
     def rows(self, table: str, make: Callable[[], Iterable[Mapping[str, Any]]], **facts: Any) -> list[dict[str, Any]]:
-        """The rows of a part, made or read again, and put at the end of `table`, which becomes TABLE.csv.
+        """Return the rows of a part, computed by `make` or read from disk, and append them to TABLE.csv.
 
-        `facts` are whatever the rows depend on: numbers, texts, lists, tensors, modules. A row's values are numbers,
-        texts, booleans or None.
+        `facts` are everything that the rows depend on: numbers, texts, lists, tensors, modules. They identify the part.
+        The values of a row are numbers, texts, booleans or None.
         """
         path = self._part(table, facts, "json")
-        found = _read_rows(path, self.say)
-        if found is None:
-            found = [{key: _plain(value) for key, value in row.items()} for row in make()]
-            write_whole(path, json.dumps(found).encode())
-        self.tables.setdefault(table, []).extend(found)
-        return found
+        rows = _read_rows(path, self.log)
+        if rows is None:
+            rows = [{key: _plain(value) for key, value in row.items()} for row in make()]
+            write_whole(path, json.dumps(rows).encode())
+        self.tables.setdefault(table, []).extend(rows)
+        return rows
 
     def tensors(self, name: str, make: Callable[[], Mapping[str, Tensor]], **facts: Any) -> dict[str, Tensor]:
-        """The tensors of a part, made or read again, on the device. `facts` as in `rows`."""
+        """Return the tensors of a part, computed by `make` or read from disk, on the device. `facts` as in `rows`."""
         path = self._part(name, facts, "safetensors")
         try:
             return load_file(path, device=str(self.device))
         except FileNotFoundError:
             pass
         except (SafetensorError, OSError) as error:
-            self.say(f"{path} is damaged ({error}) and is made again")
-        made = {key: tensor.detach().cpu().contiguous() for key, tensor in make().items()}
+            self.log(f"{path} is damaged ({error}) and is computed again")
+        computed = {key: tensor.detach().cpu().contiguous() for key, tensor in make().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        make_whole(path, lambda beside: save_file(made, beside))
-        return {key: tensor.to(self.device) for key, tensor in made.items()}
+        make_whole(path, lambda temporary: save_file(computed, temporary))
+        return {key: tensor.to(self.device) for key, tensor in computed.items()}
 
     def trained(self, name: str, build: Callable[[], nn.Module], train: Callable[[nn.Module], object], **facts: Any):
-        """The module of `build`, trained in place by `train` or filled with what an earlier run trained; frozen.
+        """Return the frozen module of `build`, trained in place by `train`, or with the weights of an earlier run.
 
-        Built with the bench's seed. `facts` as in `rows`: architecture, recipe, images.
+        It is built and trained with the bench's seed. `facts` as in `rows`: the recipe and the images.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             module = build().to(self.device)
 
         def make() -> dict[str, Tensor]:
-            self.say(f"{self.study}: training {name}")
+            self.log(f"{self.study}: training {name}")
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 train(module)
@@ -166,10 +150,10 @@ class Bench:
         spread: bool = False,
         **options: Any,
     ) -> nn.Module:
-        """What `s2snet.train_purifier` makes with these options, frozen; it goes on by itself where it stopped.
+        """Return the frozen purifier that `s2snet.train_purifier` trains with these options; it resumes by itself.
 
-        An S2SNet for this classifier, or with None the autoencoder after stage 1, which may be the `autoencoder` of
-        several. Trained on the first `count` training images, or as many evenly `spread`, or all.
+        It is an S2SNet for this classifier. For None it is the autoencoder after stage 1, which several S2SNets can
+        share as `autoencoder`. Trained on the first `count` training images, on as many evenly `spread`, or on all.
         """
         images = self.splits.train
         if count is not None and count < len(images):
@@ -177,20 +161,21 @@ class Bench:
         facts = {"classifier": classifier, "autoencoder": autoencoder, "seed": self.seed, **options}
         key = self._key(name, {**facts, "images": images.fingerprint()})
         folder = self.folder / "parts" / f"{name}-{key[:12]}"
-        self.say(f"{self.study}: {name}, trained in {folder}, or found there")
-        on = {"device": "gpu" if self.device.type == "cuda" else "cpu", "progress": self.progress}
-        made = api.train_purifier(classifier, images, autoencoder, output=folder, seed=self.seed, **(on | options))
-        return freeze(made).to(self.device)
+        self.log(f"{self.study}: {name}, in {folder}")
+        runtime = {"device": "gpu" if self.device.type == "cuda" else "cpu", "progress": self.progress}
+        options = runtime | options
+        purifier = api.train_purifier(classifier, images, autoencoder, output=folder, seed=self.seed, **options)
+        return freeze(purifier).to(self.device)
 
-    def leave(self, name: str, module: nn.Module, **facts: Any) -> Path:
-        """Saves a purifier for `python evaluate.py defence=[NAME]` as OUTPUT/analysis/STUDY/NAME.safetensors."""
+    def save_purifier(self, name: str, module: nn.Module, **facts: Any) -> Path:
+        """Save a purifier for `python evaluate.py defence=[NAME]` as OUTPUT/analysis/STUDY/NAME.safetensors."""
         path = self.folder / f"{name}.safetensors"
         shape = self.splits.test[0][0].shape
-        about = {"name": self.data, "input": {"channels": shape[0], "size": shape[-1]}}
-        weights.save(module, path, study=self.study, data=about, input=about["input"], seed=self.seed, **facts)
+        data = {"name": self.data, "input": {"channels": shape[0], "size": shape[-1]}}
+        weights.save(module, path, study=self.study, data=data, input=data["input"], seed=self.seed, **facts)
         return path
 
-    def grid(
+    def add_grid(
         self,
         name: str,
         images: Tensor,
@@ -200,9 +185,9 @@ class Bench:
         caption: str = "",
         signed: tuple[str, ...] = (),
     ) -> None:
-        """Pictures for the page: images [len(rows), len(columns), C, H, W] in [0, 1].
+        """Add pictures to the page: images [len(rows), len(columns), C, H, W] in [0, 1].
 
-        Those in a row or column named in `signed` are around 0, and each is shown on a scale of its own.
+        The pictures in a row or column named in `signed` are centred at 0, and each has its own colour scale.
         """
         if images.shape[:2] != (len(rows), len(columns)):
             raise ValueError(f"grid {name}: {tuple(images.shape)} for {len(rows)} rows and {len(columns)} columns")
@@ -215,12 +200,12 @@ class Bench:
             "signed": list(signed),
         }
 
-    def each(self, items: Iterable, what: str) -> Iterable:
-        """The items, behind a progress bar where one is wanted."""
+    def track(self, items: Iterable, what: str) -> Iterable:
+        """Return the items, with a progress bar if the settings ask for one."""
         return track(list(items), description=f"{self.study}: {what}", disable=not self.progress, transient=True)
 
     def finish(self, claims: list[Claim], about: dict[str, Any]) -> None:
-        """Writes the tables, pictures, claims and `about` into the folder. Old tables go."""
+        """Write the tables, pictures, claims and `about` into the folder; delete tables of earlier runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in self.folder.glob("*.csv"):
             if old.stem not in self.tables:
@@ -242,12 +227,12 @@ class Bench:
 
 
 def evenly(count: int, total: int) -> list[int]:
-    """`count` places of `total`, from the first on and equally far apart, up to rounding."""
+    """Return `count` positions among `total`, from the first on, equally spaced up to rounding."""
     return [place * total // count for place in range(count)]
 
 
 def _canonical(value: Any) -> Any:
-    """A fact as JSON: modules by their fingerprint, tensors by their bytes."""
+    """Return a fact as JSON: a module as its fingerprint, a tensor as a hash of its bytes."""
     if isinstance(value, nn.Module):
         return weights.fingerprint(value)
     if isinstance(value, Tensor):
@@ -261,29 +246,32 @@ def _canonical(value: Any) -> Any:
         return [_canonical(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"a fact of type {type(value).__name__} has no canonical form")
+    raise TypeError(
+        f"a fact of type {type(value).__name__}: expected a number, text, list, mapping, tensor, module or None"
+    )
 
 
 def _plain(value: Any) -> Any:
-    """A row's value as JSON knows it."""
+    """Return a value of a row as a JSON value."""
     value = value.item() if isinstance(value, Tensor) or hasattr(value, "item") else value
     if value is not None and not isinstance(value, bool | int | float | str):
-        raise TypeError(f"a row's value of type {type(value).__name__}: numbers, texts, booleans and None are allowed")
+        raise TypeError(f"a value of type {type(value).__name__} in a row: expected a number, text, boolean or None")
     return value
 
 
-def _read_rows(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]] | None:
+def _read_rows(path: Path, log: Callable[[str], None]) -> list[dict[str, Any]] | None:
+    """Return the rows of a file, or None if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        say(f"{path} is damaged ({error}) and is made again")
+        log(f"{path} is damaged ({error}) and is computed again")
         return None
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
-    """The rows under the union of their columns, floats with six digits."""
+    """Return the rows as CSV with the union of their columns, floats with six significant digits."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")

@@ -1,6 +1,7 @@
-"""Numbers with their 95 % intervals, as studies state them: shares, means, medians, correlations."""
+"""Values with their 95 % intervals: shares, means, medians, correlations. Imports no torch."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,12 @@ from scipy import stats
 from s2snet.evaluation.scores import wilson
 
 RESAMPLES = 2000
+HELD = 4_000_000  # resampled observations in memory at once
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, the ends of its 95 % interval, and how many observations it is of."""
+    """A value, the ends of its 95 % interval, and the number of observations."""
 
     value: float
     low: float
@@ -21,58 +23,101 @@ class Estimate:
     n: int
 
     def text(self, scale: float = 1.0, digits: int = 3, unit: str = "") -> str:
-        """`0.12 (0.10 to 0.14, n = 360)`, with `digits` significant digits; `scale=100, unit=" %"` for shares."""
+        """Return `0.12 (0.10 to 0.14, n = 360)` with `digits` significant digits; for shares scale=100, unit=" %"."""
         parts = [f"{scale * number:#.{digits}g}".rstrip(".") for number in (self.value, self.low, self.high)]
         return f"{parts[0]}{unit} ({parts[1]} to {parts[2]}, n = {self.n})"
 
     def percent(self) -> str:
-        """`41.4 % (36.4 to 46.6, n = 360)`."""
+        """Return `41.4 % (36.4 to 46.6, n = 360)`."""
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f}, n = {self.n})"
 
     def points(self) -> str:
-        """Of a difference of shares: `-20.8 points (-25.6 to -16.4, n = 360)`."""
+        """Return `-20.8 points (-25.6 to -16.4, n = 360)`, for a difference of shares."""
         return f"{100 * self.value:.1f} points ({100 * self.low:.1f} to {100 * self.high:.1f}, n = {self.n})"
+
+    def columns(self, name: str = "value") -> dict[str, float]:
+        """Return NAME, NAME_low and NAME_high, for a row."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 def share(successes: int, n: int) -> Estimate:
-    """A share with its Wilson interval. ValueError for n = 0."""
+    """Return a share with its Wilson interval. ValueError for n = 0."""
     return Estimate(successes / n, *wilson(successes, n), n)
 
 
-def bootstrap(values, statistic: Callable = np.mean, seed: int = 0) -> Estimate:
-    """A statistic of observations with its percentile bootstrap interval over them. ValueError for none."""
-    values = np.asarray(values, dtype=np.float64)
-    if not len(values):
-        raise ValueError("no observations, no estimate")
-    draws = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
-    resampled = [statistic(values[draw]) for draw in draws]
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Estimate(float(statistic(values)), float(low), float(high), len(values))
+def bootstrap(*samples: Sequence[float], statistic: Callable[..., np.ndarray] = np.mean, seed: int = 0) -> Estimate:
+    """Return a statistic of one sample, or of several paired ones, with its percentile bootstrap interval.
 
-
-def mean(values, seed: int = 0) -> Estimate:
-    """The mean with its percentile bootstrap interval."""
-    return bootstrap(values, np.mean, seed)
-
-
-def median(values, seed: int = 0) -> Estimate:
-    """The median with its percentile bootstrap interval."""
-    return bootstrap(values, np.median, seed)
-
-
-def spearman(first, second, seed: int = 0) -> Estimate:
-    """Spearman's rank correlation of paired observations with its percentile bootstrap interval over the pairs.
-
-    NaN where one side is constant.
+    `statistic(*samples, axis=-1)` reduces the last axis, as NumPy's functions do. ValueError if there are no
+    observations.
     """
-    pairs = np.stack([np.asarray(first, np.float64), np.asarray(second, np.float64)], axis=1)
-    if np.ptp(pairs, axis=0).min() == 0:
-        return Estimate(float("nan"), float("nan"), float("nan"), len(pairs))
+    arrays = [np.asarray(sample, dtype=np.float64) for sample in samples]
+    count = len(arrays[0])
+    if not count:
+        raise ValueError("no observations, no estimate")
+    value = float(statistic(*arrays, axis=-1))
+    if count == 1:  # scipy needs two
+        return Estimate(value, value, value, 1)
+    low, high = stats.bootstrap(
+        arrays,
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=max(1, HELD // count),
+        method="percentile",
+        paired=True,
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Estimate(value, float(low), float(high), count)
 
-    def correlation(rows: np.ndarray) -> float:
-        constant = np.ptp(rows, axis=0).min() == 0  # a resample may be
-        return np.nan if constant else float(stats.spearmanr(rows[:, 0], rows[:, 1]).statistic)
 
-    draws = np.random.default_rng(seed).integers(0, len(pairs), (RESAMPLES, len(pairs)))
-    low, high = np.nanquantile([correlation(pairs[draw]) for draw in draws], [0.025, 0.975])
-    return Estimate(correlation(pairs), float(low), float(high), len(pairs))
+def mean(values: Sequence[float], seed: int = 0) -> Estimate:
+    """Return the mean with its percentile bootstrap interval."""
+    return bootstrap(values, seed=seed)
+
+
+def median(values: Sequence[float], seed: int = 0) -> Estimate:
+    """Return the median with its percentile bootstrap interval."""
+    return bootstrap(values, statistic=np.median, seed=seed)
+
+
+def per_image(values: Sequence[float]) -> Estimate:
+    """Return the mean over images, with Wilson's interval if all values are 0 or 1, else with the bootstrap's."""
+    values = np.asarray(values, dtype=np.float64)
+    if ((values == 0) | (values == 1)).all():
+        return share(int(values.sum()), len(values))
+    return mean(values)
+
+
+def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """Return the mean difference of paired observations with its percentile bootstrap interval."""
+    return mean(np.asarray(first, np.float64) - np.asarray(second, np.float64))
+
+
+def spearman(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Estimate:
+    """Return Spearman's rank correlation of paired observations with its percentile bootstrap interval over the pairs.
+
+    NaN if one side is constant.
+    """
+    pairs = [np.asarray(side, np.float64) for side in (first, second)]
+    count = len(pairs[0])
+    if min(np.ptp(side) for side in pairs) == 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), count)
+
+    def correlation(a: np.ndarray, b: np.ndarray) -> float:
+        constant = min(np.ptp(a), np.ptp(b)) == 0  # a resample may be
+        return np.nan if constant else float(stats.spearmanr(a, b).statistic)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # NaN of constant resamples are left out below
+        resampled = stats.bootstrap(
+            pairs,
+            correlation,
+            n_resamples=RESAMPLES,
+            method="percentile",
+            paired=True,
+            vectorized=False,
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    return Estimate(correlation(*pairs), float(low), float(high), count)

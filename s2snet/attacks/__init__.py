@@ -1,24 +1,38 @@
-"""Attacks: pure functions, one a file, that need nothing but torch and a callable from images to logits.
+"""Attack image classifiers: one pure function per file, depending only on torch and a callable model.
 
     adversarial = pgd(model, images, labels, eps=8 / 255, norm="linf", steps=40)
 
-The contract that all of them keep (tests/attacks/ runs every entry of ATTACKS through it):
+Every attack in ATTACKS takes these arguments; its own docstring describes its other options.
 
-- images float32 [B, ...] of rank 2 to 4 in [0, 1], labels int64 [B]; the result has the same shape, type and
-  device; B may be 0.
-- the result lies in the ball and in [0, 1] exactly, in float64 arithmetic.
-- the module is afterwards as it was, also after an exception: modes, requires_grad, .grad, buffers, random
-  state.
-  It is attacked in the modes it is in: an attack switches nothing to eval and no dropout off.
-- of all iterates, the last one included, the fooling one of highest loss comes back; if none fools, the one of
-  highest loss. A minimal attack gives the nearest fooling one, and where none fools the clean image.
-- random numbers are drawn per image from `noise`, never from a generator shared by the batch.
-- with `leave_early` an image stops at its first fooling iterate: sound only where this very module is the
-  only judge and deterministic.
+Args:
+    model: Maps images to logits [B, K] with K > 1.
+    images: float32 or float64 [B, ...] of rank 2 to 4, values in [0, 1]. B may be 0.
+    labels: int64 [B], the true classes.
+    eps: Radius of the ball in pixel units, on the [0, 1] scale. Minimal attacks take none.
+    norm: One of the attack's `.norms`.
+    loss: Name of a loss in LOSSES, which the attack maximises.
+    draws: Number of passes that each loss and gradient is averaged over, for models with random outputs.
+    noise: Source of random numbers, drawn per image, never from a generator shared by the batch.
+    targets: int64 [B], the classes to reach. None for an untargeted attack.
+    leave_early: Stop each image at its first fooling iterate. Valid only if this model alone judges the images and is
+        deterministic.
+    passes: Filled with the number of forward and backward passes per image.
 
-Every attack carries `.version`, raised when its results change, `.norms`, the norms it knows, and `.minimal`:
-False for the best within `eps`, True for the smallest perturbation that fools (these take no `eps`). `.answers_only`
-marks one that takes no gradients, `.random` one that draws random numbers whatever its options.
+Returns:
+    Adversarial images with the shape, dtype and device of `images`, inside the ball and [0, 1] exactly, as checked in
+    float64. Budget attacks return, among all iterates including the last, the fooling one with the highest loss, or
+    the one with the highest loss if none fools. Minimal attacks return the nearest fooling image, or the clean image
+    if none fools.
+
+Raises:
+    ValueError: If an argument is invalid.
+
+The model is left unchanged, also after an exception: modes, requires_grad, .grad, buffers and random states. It is
+attacked in its current modes; attacks do not call `.eval()`.
+
+Attributes of each attack: `.version` (incremented if its results change), `.norms` (supported norms), `.minimal`
+(False: finds the best image within `eps`; True: finds the smallest fooling perturbation), `.answers_only` (uses no
+gradients) and `.random` (draws random numbers whatever its options).
 """
 
 from s2snet.attacks._guard import untouched
@@ -54,10 +68,10 @@ ATTACKS = {
     "fmn": fmn,
 }
 
-# Attacks that make one perturbation for all images, from training images: the contract above is not theirs.
+# Attacks that fit one perturbation for all images to training images. Their signature differs from the one above.
 UNIVERSAL = {"uap": uap}
 
-# Usual forms of an attack that go by a name of their own, with the options that make them.
+# Common configurations of an attack with a name of their own: (attack, options).
 VARIANTS = {
     "apgd_margin": ("apgd", {"loss": "margin"}),
     "apgd_t": ("apgd", {"loss": "dlr", "target_classes": 9}),

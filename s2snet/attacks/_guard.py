@@ -1,4 +1,4 @@
-"""What every attack does around its own lines: refuse bad input, leave module and caller untouched."""
+"""Validate the arguments of attacks, and restore the model and the caller's state afterwards."""
 
 import random
 import sys
@@ -18,24 +18,22 @@ def check(
     eps: float | None = None,
     **counts: int,
 ) -> None:
-    """ValueError, in one line with the remedy, for what an attack cannot take. `counts` are at least 1."""
+    """Raise a one-line ValueError if an argument of an attack is invalid. Each of `counts` must be at least 1."""
     if images.dtype not in (torch.float32, torch.float64) or not 2 <= images.dim() <= 4:
-        raise ValueError(
-            f"images are {images.dtype} of rank {images.dim()}; attacks want float32 [B, ...] of rank 2 to 4"
-        )
+        raise ValueError(f"images: expected float32 [B, ...] of rank 2 to 4, got {images.dtype} of rank {images.dim()}")
     for name, classes in (("labels", labels), ("targets", targets)):
         if classes is not None and (classes.dtype != torch.int64 or classes.shape != images.shape[:1]):
-            raise ValueError(f"{name} are {classes.dtype} {tuple(classes.shape)}; attacks want int64 ({len(images)},)")
+            raise ValueError(f"{name}: expected int64 ({len(images)},), got {classes.dtype} {tuple(classes.shape)}")
     if images.numel() and not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(
-            f"images reach from {images.min():.9g} to {images.max():.9g}; attacks want [0, 1]. Put the "
+            f"images: expected values in [0, 1], got {images.min():.9g} to {images.max():.9g}. Move the "
             "normalisation into the classifier (s2snet.models.normalised.Normalisation)"
         )
     if norm not in norms:
         raise ValueError(f"norm={norm!r}: allowed are {', '.join(norms)}")
     if eps is not None:
         if not eps >= 0:
-            raise ValueError(f"eps={eps}: a radius is at least 0")
+            raise ValueError(f"eps={eps}: must be at least 0")
         if norm == "linf" and eps > 1:
             raise ValueError(f"eps={eps:g}: radii are in [0, 1] pixel units; did you mean {eps:g}/255?")
     for name, value in counts.items():
@@ -45,25 +43,24 @@ def check(
 
 @contextmanager
 def untouched(model: Callable[[Tensor], Tensor], seed: int = 0) -> Iterator[None]:
-    """Gradients on; and on leaving, also by an exception, the module and all random states are as before.
+    """Enable gradients inside the context, and restore the model and all random states on exit.
 
-    Restored: each submodule's mode, each parameter's requires_grad and .grad, each buffer, the random states
-    of torch, numpy and Python. Modes are read here and not changed: the module is attacked as it is. Inside,
-    torch's global generators start from `seed`, so that a randomised module's answers repeat.
+    Restored, also after an exception: each submodule's mode, each parameter's requires_grad and .grad, each buffer,
+    and the random states of torch, numpy and Python. The modes are not changed inside the context. Torch's global
+    generators start from `seed`, so the outputs of a randomised model are reproducible.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
-    wanted = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
+    gradient_states = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
     buffers = [
         (module, name, buffer, None if buffer is None else buffer.detach().clone())
         for module in modules
         for name, buffer in module._buffers.items()
     ]
-    # torch.manual_seed would also leave a seed for devices that are not initialised yet: each generator by
-    # itself
-    started = torch.cuda.is_available() and torch.cuda.is_initialized()
-    devices = list(range(torch.cuda.device_count())) if started else []
+    # Seed each generator separately: torch.manual_seed would also set a seed for devices not initialised yet.
+    cuda_ready = torch.cuda.is_available() and torch.cuda.is_initialized()
+    devices = list(range(torch.cuda.device_count())) if cuda_ready else []
     numpy = sys.modules.get("numpy")
     states = random.getstate(), numpy.random.get_state() if numpy else None
     try:
@@ -71,7 +68,7 @@ def untouched(model: Callable[[Tensor], Tensor], seed: int = 0) -> Iterator[None
             for generator in [torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)]:
                 generator.manual_seed(seed)
             for parameter in parameters:
-                parameter.requires_grad_(False)  # no graph for gradients that nobody reads
+                parameter.requires_grad_(False)  # avoids building a graph for unused gradients
             yield
     finally:
         random.setstate(states[0])
@@ -79,7 +76,7 @@ def untouched(model: Callable[[Tensor], Tensor], seed: int = 0) -> Iterator[None
             numpy.random.set_state(states[1])
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
-        for parameter, (requires_grad, grad) in zip(parameters, wanted, strict=True):
+        for parameter, (requires_grad, grad) in zip(parameters, gradient_states, strict=True):
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The basic iterative method: FGSM in small steps, cut to the ball (Kurakin et al.: arXiv 1607.02533)."""
+"""Implement the basic iterative method, FGSM in small steps inside the ball (Kurakin et al., arXiv 1607.02533)."""
 
 from collections.abc import Callable
 
@@ -26,11 +26,16 @@ def bim(
     leave_early: bool = False,
     passes: Passes | None = None,
 ) -> Tensor:
-    """The best iterate of `steps` steps from the image itself: `pgd` with one start and that not random.
+    """Return the best iterate of `pgd` with a single start at the image itself.
 
-    `step_size` is in pixel units and defaults to 2.5 eps / steps (the paper takes 1/255, which cannot reach
-    the rim of every ball). Costs draws x (steps + 1 forwards, steps backwards), less where images leave
-    early.
+    The arguments shared by all attacks are described in `s2snet.attacks`.
+
+    Args:
+        steps: Number of gradient steps.
+        step_size: Step length in pixel units. Default: 2.5 eps / steps. (The paper uses 1/255, which is too short to
+            reach the surface of large balls.)
+
+    Cost: draws x (steps + 1 forwards, steps backwards), less if images leave early. Not random.
     """
     check(images, labels, targets, norm, bim.norms, eps)
     return pgd(

@@ -1,4 +1,4 @@
-"""DeepFool: steps to the linearised model's nearest boundary (Moosavi-Dezfooli et al.: arXiv 1511.04599)."""
+"""Implement DeepFool: step to the linearised model's nearest boundary (Moosavi-Dezfooli et al., arXiv 1511.04599)."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from s2snet.attacks._guard import check, untouched
 from s2snet.attacks.balls import spread, unit
-from s2snet.attacks.closest import Closest, dual_length
-from s2snet.attacks.gradients import Passes, Prober
+from s2snet.attacks.gradients import Objective, Passes
+from s2snet.attacks.nearest import NearestFooling, dual_norm
 from s2snet.attacks.noise import Noise
 
 
@@ -30,18 +30,25 @@ def deepfool(
     leave_early: bool = False,
     passes: Passes | None = None,
 ) -> Tensor:
-    """Images just beyond the boundary that linearised steps found; the clean one where they found none.
+    """Return images just beyond the nearest boundary found by linearised steps, or the clean image.
 
-    Each step goes to the linearised boundary of one of `candidates` other classes (those ranked highest on
-    the clean image), the one that is nearest inside [0, 1], and `overshoot` of its way further; the overshoot
-    is taken back at the end by `bisections`. With `targets` it is the boundary between that class and the one
-    now predicted, as in arXiv 1807.04200.
+    Each step moves to the linearised boundary that is nearest inside [0, 1]. With `targets`, that is the boundary
+    between the target and the currently predicted class, as in arXiv 1807.04200. The arguments shared by all attacks
+    are described in `s2snet.attacks`; `leave_early` has no effect.
 
-    `subspace` [pixels, d], orthonormal columns, l2 only, confines the perturbation to their span (same
-    paper): gradients are projected on it. Cutting at 0 and 1 would leave the span, so a confined image that
-    fools outside the box fails; with box=False it comes back as it is, outside [0, 1], for studies of
-    geometry. Logits and gradients are means over `draws`. Not random; `leave_early` changes nothing. Costs
-    draws x (per step 1 forward and `candidates` backwards, 1 with targets; bisections + 2 forwards).
+    Args:
+        steps: Maximum number of steps.
+        overshoot: Fraction of its length by which each step goes beyond the boundary; undone at the end by
+            `bisections`.
+        candidates: Number of other classes considered, those ranked highest on the clean image.
+        bisections: Number of halvings of the final line search back to the previous iterate.
+        subspace: Orthonormal columns [pixels, d] whose span contains the perturbation (arXiv 1807.04200); l2 only.
+            Gradients are projected onto it. Clipping would leave the span, so a confined image that fools only outside
+            [0, 1] counts as a failure.
+        box: If False, which requires a subspace, return such images as they are, outside [0, 1].
+
+    Cost: draws x (1 forward and `candidates` backwards per step, 1 backward with targets; bisections + 2 forwards).
+    Not random.
     """
     check(images, labels, targets, norm, deepfool.norms, steps=steps, candidates=candidates, draws=draws)
     _check_subspace(subspace, images, norm, box)
@@ -49,55 +56,55 @@ def deepfool(
     del leave_early
     with untouched(model, noise.seed):
         images = images.detach().clone()
-        prober = Prober(model, labels, targets, "margin", draws, passes)
-        closest = Closest(images, prober, norm)
-        rows = closest.rows
+        objective = Objective(model, labels, targets, "margin", draws, passes)
+        nearest = NearestFooling(images, objective, norm)
+        rows = nearest.rows
         if not len(rows):
             return images
         span = None if subspace is None else subspace.detach().to(images)
         confined = span is not None
-        ranked = prober.logits.scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True)
+        ranked = objective.logits.scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True)
         others = ranked[:, : min(candidates, ranked.shape[1] - 1)]
         x, before = images[rows], images.clone()
         for step in range(steps + 1):
-            prober.logits, gains, slopes = 0, 0, 0
+            objective.logits, gains, slopes = 0, 0, 0
             for _ in range(draws):
                 x = x.detach().requires_grad_(step < steps)
-                logits = prober.answer(x, rows)
-                prober.logits = prober.logits + logits.detach() / draws
-                if step == steps or (draws == 1 and closest.fools(rows).all()):
-                    continue  # nobody needs a gradient
-                # what each boundary lacks to be crossed, and the gradient of that
+                logits = objective.forward(x, rows)
+                objective.logits = objective.logits + logits.detach() / draws
+                if step == steps or (draws == 1 and nearest.fools(rows).all()):
+                    continue  # no gradient needed
+                # logit difference across each boundary, negative before it is crossed, and its gradient
                 if targets is None:
-                    wanted, present = others[rows], labels[rows][:, None]
+                    new_class, old_class = others[rows], labels[rows][:, None]
                 else:
-                    wanted = targets[rows][:, None]
-                    present = logits.detach().scatter(1, wanted, -torch.inf).argmax(dim=1, keepdim=True)
-                gain = logits.gather(1, wanted) - logits.gather(1, present)
+                    new_class = targets[rows][:, None]
+                    old_class = logits.detach().scatter(1, new_class, -torch.inf).argmax(dim=1, keepdim=True)
+                gain = logits.gather(1, new_class) - logits.gather(1, old_class)
                 gains = gains + gain.detach() / draws
-                # all images go back together; those that fool already are dropped after it
+                # one backward for all images; those that fool already are dropped afterwards
                 slope = [
-                    prober.backward(column, x, rows, keep_graph=k + 1 < gain.shape[1]).flatten(1) / draws
+                    objective.backward(column, x, rows, keep_graph=k + 1 < gain.shape[1]).flatten(1) / draws
                     for k, column in enumerate(gain.unbind(dim=1))
                 ]
                 slopes = torch.stack(slope, dim=1).add_(slopes)
-            fools = closest.fools(rows)
+            fools = nearest.fools(rows)
             point = _into_box(x.detach()) if confined and box else x.detach()
-            closest.see(rows, point, fools & point.flatten(1).isfinite().all(dim=1))
+            nearest.update(rows, point, fools & point.flatten(1).isfinite().all(dim=1))
             if step == steps or fools.all():
                 break
             if confined:
                 slopes = (slopes.double() @ span.double() @ span.double().T).to(slopes.dtype)
             stay = ~fools
             rows, x, slopes = rows[stay], x.detach()[stay], slopes[stay]
-            # a hair beyond the boundary and float32's noise: a step of 1.02 times nothing would stay on it
-            hair = 2 * closest.noise[rows][:, None]
-            lack = (1 + overshoot) * -gains[stay].to(x.dtype) + hair
-            # the class whose boundary is nearest inside the box, then the paper's step to it, cut to the box
-            free = lack / dual_length(slopes.flatten(0, 1), norm).view_as(lack).clamp(min=1e-30)
+            # aim slightly beyond the boundary and float32's rounding: 1.02 times a tiny step would not cross it
+            clearance = 2 * nearest.rounding[rows][:, None]
+            lack = (1 + overshoot) * -gains[stay].to(x.dtype) + clearance
+            # choose the class whose boundary is nearest inside the box, then take the paper's step, clipped to the box
+            free = lack / dual_norm(slopes.flatten(0, 1), norm).view_as(lack).clamp(min=1e-30)
             if confined:
                 length = free
-            else:  # class by class: it takes several times the memory of a gradient
+            else:  # one class at a time: needs several times the memory of a gradient
                 pairs = zip(slopes.split(1, dim=1), lack.split(1, dim=1), strict=True)
                 length = torch.cat([_reach(slope, need, x.flatten(1), norm) for slope, need in pairs], dim=1)
             chosen = length.argmin(dim=1, keepdim=True)
@@ -106,15 +113,15 @@ def deepfool(
             before[rows] = x
             x = x + spread(free.gather(1, chosen).squeeze(1), x) * direction
             x = x if confined else x.clamp(0, 1)
-        return closest.finish(bisections, None if confined else before, box)
+        return nearest.refine(bisections, None if confined else before, box)
 
 
 def _reach(slopes: Tensor, lack: Tensor, x: Tensor, norm: str) -> Tensor:
-    """The length [b, m] of the shortest move inside the box that gains `lack` along each slope [b, m, n].
+    """Return the length [b, m] of the shortest move inside the box that gains `lack` along each slope [b, m, n].
 
-    A move is min(t |slope|, room) in l2, min(t, room) in linf, for the one t that gains what lacks. Starting
-    without walls, t grows as pixels hit them; each round is exact for the walls known so far. Boundaries that
-    no move inside the box reaches are at 1e6 and more, in their order without the box.
+    The move is min(t |slope|, room) in l2 and min(t, room) in linf, with the t that gains exactly `lack`. Starting
+    without the box, t grows as pixels reach its faces; each round is exact for the faces reached so far. Boundaries
+    that no move inside the box reaches get lengths of at least 1e6, ordered as without the box.
     """
     size = slopes.abs()
     room = torch.where(slopes > 0, 1 - x[:, None], x[:, None])
@@ -135,7 +142,7 @@ def _reach(slopes: Tensor, lack: Tensor, x: Tensor, norm: str) -> Tensor:
 
 
 def _into_box(x: Tensor) -> Tensor:
-    """x, rounding beyond the box taken off; NaN for images that are outside by more than rounding."""
+    """Clip rounding errors beyond the box. Images further outside become NaN."""
     outside = (x < -1e-6) | (x > 1 + 1e-6)
     return x.clamp(0, 1).masked_fill(outside, torch.nan)
 
@@ -143,14 +150,16 @@ def _into_box(x: Tensor) -> Tensor:
 def _check_subspace(subspace: Tensor | None, images: Tensor, norm: str, box: bool) -> None:
     if subspace is None:
         if not box:
-            raise ValueError("box=False goes with a subspace: without one images stay in [0, 1]")
+            raise ValueError("box=False requires a subspace")
         return
     pixels = images[:1].numel() if len(images) else subspace.shape[0]
     if norm != "l2" or subspace.dim() != 2 or subspace.shape[0] != pixels:
-        raise ValueError(f"subspace {tuple(subspace.shape)} with norm={norm!r}: it is [{pixels}, d], and the norm l2")
+        raise ValueError(
+            f"subspace: expected shape [{pixels}, d] and norm l2, got {list(subspace.shape)} and norm {norm}"
+        )
     columns = subspace.detach().double()
     if not torch.allclose(columns.T @ columns, torch.eye(columns.shape[1]).to(columns), atol=1e-4):
-        raise ValueError("subspace: its columns are not orthonormal (torch.linalg.qr makes them so)")
+        raise ValueError("subspace: columns are not orthonormal; orthonormalise them, e.g. with torch.linalg.qr")
 
 
 deepfool.version, deepfool.norms, deepfool.minimal = 1, ("l2", "linf"), True

@@ -1,4 +1,4 @@
-"""The fast gradient (sign) method (Goodfellow, Shlens, Szegedy: arXiv 1412.6572, section 4)."""
+"""Implement the fast gradient (sign) method (Goodfellow, Shlens, Szegedy, arXiv 1412.6572, section 4)."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from s2snet.attacks._guard import check, untouched
 from s2snet.attacks.balls import Ball
-from s2snet.attacks.gradients import Passes, Prober
+from s2snet.attacks.gradients import Objective, Passes
 from s2snet.attacks.noise import Noise
 
 
@@ -25,9 +25,11 @@ def fgsm(
     leave_early: bool = False,
     passes: Passes | None = None,
 ) -> Tensor:
-    """Images one step of length eps along the gradient's sign (linf) or direction (l2), then cut to [0, 1].
+    """Return images moved by eps along the sign (linf) or direction (l2) of the gradient, clipped to [0, 1].
 
-    Not random. Costs `draws` forwards and backwards. `leave_early` changes nothing: there is one step.
+    The arguments shared by all attacks are described in `s2snet.attacks`; `leave_early` has no effect.
+
+    Cost: `draws` forwards and backwards. Not random.
     """
     check(images, labels, targets, norm, fgsm.norms, eps, draws=draws)
     noise = Noise() if noise is None else noise
@@ -36,10 +38,10 @@ def fgsm(
     with untouched(model, noise.seed):
         images = images.detach().clone()
         ball = Ball(images, eps, norm)
-        prober = Prober(model, labels, targets, loss, draws, passes)
+        objective = Objective(model, labels, targets, loss, draws, passes)
         if not len(images):
             return images
-        _, _, gradient = prober.gradient(images, rows)
+        _, _, gradient = objective.gradient(images, rows)
         return ball.project(images + eps * ball.steepest(gradient, images))
 
 

@@ -1,4 +1,4 @@
-"""Forward and backward passes as attacks make them: to the input only, counted per image; the best kept."""
+"""Evaluate losses and their gradients with respect to the images, count passes, and keep the best iterates."""
 
 from collections.abc import Callable
 
@@ -9,20 +9,20 @@ from s2snet.attacks.losses import fooled, named
 
 
 class Passes:
-    """How many forward and backward passes each image of a batch took; an attack fills what it is given."""
+    """Number of forward and backward passes per image of a batch, filled by an attack."""
 
     def __init__(self, batch: int):
         self.forwards = torch.zeros(batch, dtype=torch.int32)
         self.backwards = torch.zeros(batch, dtype=torch.int32)
 
 
-class Prober:
-    """Asks one module about images of one batch: logits, loss per image, gradient of the loss.
+class Objective:
+    """The loss of a model on the images of one batch, with its gradient.
 
-    `rows` says which images of the batch are meant. With `draws` above 1 gradients, losses and logits are
-    means over that many passes, one at a time, for modules that answer at random. `aims`, where they are set,
-    are the classes that the loss pulls to; what fools is decided by labels and targets alone. `logits` are
-    the last answer's.
+    In all methods, `x` [b, ...] are images and `rows` [b] their positions in the batch. Logits, losses and gradients
+    are means over `draws` passes, made one at a time, for models with random outputs. `loss_targets` are the classes
+    that the loss pulls toward; whether an image fools depends on labels and targets only. `logits` are those of the
+    last evaluation.
     """
 
     def __init__(
@@ -43,79 +43,81 @@ class Prober:
         )
         self.passes = Passes(len(labels)) if passes is None else passes
         if len(self.passes.forwards) != len(labels):
-            raise ValueError(f"passes are for {len(self.passes.forwards)} images; the batch has {len(labels)}")
-        self.aims: Tensor | None = targets
+            raise ValueError(f"passes: expected {len(labels)} images, as in the batch, got {len(self.passes.forwards)}")
+        self.loss_targets: Tensor | None = targets
         self.logits: Tensor | None = None
 
     def classes(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Labels and targets of some images."""
+        """Return the labels and targets of these rows."""
         return self.labels[rows], None if self.targets is None else self.targets[rows]
 
-    def answer(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The module's logits for `x`, one forward, with a graph where `x` asks for one; checked."""
-        # a copy: a module that works in place must not move the image
+    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Return the model's logits for `x`, validated: one forward, with a graph if `x` requires a gradient."""
+        # a copy, so that a model with in-place operations cannot modify the images
         logits = self.model(x.clone())
         if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
             raise ValueError(
-                f"the module answers {tuple(logits.shape)} to {len(x)} images; attacks want logits [B, K], K > 1"
+                f"model: expected logits [B, K] with B = {len(x)} and K > 1, got shape {tuple(logits.shape)}"
             )
         for name, classes in zip(("label", "target"), self.classes(rows), strict=True):
             if classes is not None and len(classes) and not 0 <= classes.min() <= classes.max() < logits.shape[1]:
                 raise ValueError(
-                    f"{name}s reach from {classes.min()} to {classes.max()}; the module knows {logits.shape[1]} classes"
+                    f"{name}s: expected 0 to {logits.shape[1] - 1}, as the model has {logits.shape[1]} classes, "
+                    f"got {classes.min()} to {classes.max()}"
                 )
         self.passes.forwards[rows.cpu()] += 1
         return logits
 
     def backward(self, values: Tensor, x: Tensor, rows: Tensor, keep_graph: bool = False) -> Tensor:
-        """d values.sum() / d x, one backward. Non-finite entries become 0."""
+        """Return the gradient of `values.sum()` with respect to `x`: one backward. Non-finite entries become 0."""
         gradient = None
         if values.requires_grad:
             (gradient,) = torch.autograd.grad(values.sum(), x, retain_graph=keep_graph, allow_unused=True)
         if gradient is None:
             raise ValueError(
-                "no gradient reaches the images: the module detaches them (one in stage 2 does while it trains; "
-                "call .eval()) or is not differentiable (choose a route that is)"
+                "no gradient reaches the images: the model detaches them (a stage-2 model does so in training mode; "
+                "call .eval()) or is not differentiable (choose a differentiable route)"
             )
         self.passes.backwards[rows.cpu()] += 1
         return gradient.nan_to_num(0, 0, 0)
 
     def gradient(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(fools [b], loss [b], gradient like x); draws forwards and backwards."""
+        """Return (fools [b], loss [b], gradient like x). Costs `draws` forwards and backwards."""
         total = [0, 0, 0]
         for _ in range(self.draws):
             x = x.detach().requires_grad_(True)
-            logits = self.answer(x, rows)
+            logits = self.forward(x, rows)
             values = self._loss(logits, rows)
             gradient = self.backward(values, x, rows)
             total = [a + b.detach() for a, b in zip(total, (logits, values, gradient), strict=True)]
         self.logits, values, gradient = (item / self.draws for item in total)
         return fooled(self.logits, *self.classes(rows)), values, gradient
 
-    def look(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """(fools [b], loss [b]); draws forwards, no graph."""
+    def evaluate(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (fools [b], loss [b]). Costs `draws` forwards, without a graph."""
         total = [0, 0]
         with torch.no_grad():
             for _ in range(self.draws):
-                logits = self.answer(x, rows)
+                logits = self.forward(x, rows)
                 total = [a + b for a, b in zip(total, (logits, self._loss(logits, rows)), strict=True)]
         self.logits, values = (item / self.draws for item in total)
         return fooled(self.logits, *self.classes(rows)), values
 
     def _loss(self, logits: Tensor, rows: Tensor) -> Tensor:
-        return self.loss(logits, self.labels[rows], None if self.aims is None else self.aims[rows])
+        return self.loss(logits, self.labels[rows], None if self.loss_targets is None else self.loss_targets[rows])
 
 
 class Best:
-    """The best iterate of each image so far: fooling before not fooling, then by loss."""
+    """The best iterate of each image so far: a fooling one if any, then the one with the highest loss."""
 
     def __init__(self, images: Tensor):
         self.images = images.clone()
         self.fools = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self.loss = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
 
-    def see(self, rows: Tensor, x: Tensor, fools: Tensor, loss: Tensor) -> None:
-        # A NaN loss comes from NaN logits, which fool: nothing beats an answer that is no answer.
+    def update(self, rows: Tensor, x: Tensor, fools: Tensor, loss: Tensor) -> None:
+        """Replace the best iterates of these rows by `x` [b, ...] if they are better."""
+        # A NaN loss comes from NaN logits, which count as fooled: rank it highest.
         loss = loss.double().nan_to_num(torch.inf, torch.inf, -torch.inf)
         before = self.fools[rows]
         better = (fools & ~before) | ((fools == before) & (loss > self.loss[rows]))

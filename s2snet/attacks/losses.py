@@ -1,7 +1,7 @@
-"""Losses that an attack ascends: functions (logits [B, K], labels [B], targets [B] or None) -> [B].
+"""Compute the losses that attacks maximise: functions (logits [B, K], labels [B], targets [B] or None) -> [B].
 
-With `targets` every loss rises as the logits move toward the target class, without them as they leave the
-label. Logits are cast to float32 at least.
+With `targets`, every loss increases as the logits move toward the target class; without, as they move away from the
+label. Logits are cast to at least float32.
 """
 
 import math
@@ -23,7 +23,7 @@ def _hide(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def _best_other(logits: Tensor, classes: Tensor) -> Tensor:
-    """The highest logit of any class but the given one, [B]. Works for all-negative logits."""
+    """Return the highest logit of any class except the given one, [B]. Works for all-negative logits."""
     return _hide(logits, classes).amax(dim=1)
 
 
@@ -32,11 +32,11 @@ def _of(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the label, or minus that of the target.
+    """Return the cross-entropy of the label, or minus that of the target.
 
-    Where the label leads all others together by more than 16.6 (their odds are 6e-8), float32 rounds its
-    probability to 1 and the gradient loses its direction, then itself. Below that point the loss goes on
-    along its tangent: a little below 0, but with the direction that exact arithmetic would give.
+    If the label's logit exceeds the logsumexp of the others by more than 16.6 (odds of 6e-8), float32 rounds its
+    probability to 1, and the gradient loses its direction and then vanishes. Beyond that point the loss continues along
+    its tangent: slightly below 0, but with the gradient direction of exact arithmetic.
     """
     logits = _wide(logits)
     classes = labels if targets is None else targets
@@ -48,9 +48,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None)
 
 
 def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Best other logit minus the label's; or the target's minus the best other. Above 0 where it fools.
+    """Return the best other logit minus the label's, or the target's minus the best other. Positive if it fools.
 
-    Invariant under a shift of the logits (Carlini and Wagner, arXiv 1608.04644, f6).
+    Invariant to shifts of the logits (Carlini and Wagner, arXiv 1608.04644, f6).
     """
     logits = _wide(logits)
     if targets is None:
@@ -59,10 +59,10 @@ def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Ten
 
 
 def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Difference of logits ratio: margin over the top logits' spread (Croce and Hein, arXiv 2003.01690).
+    """Return the difference of logits ratio: margin divided by the top logits' spread (arXiv 2003.01690).
 
-    Invariant under shift and scale. The spread wants three classes, with targets four: with fewer the ratio
-    is constant over whole regions, and the margin itself is taken.
+    Invariant to shifts and scaling of the logits. Needs at least 3 classes, with targets 4; with fewer the ratio is
+    constant over whole regions, so the margin is returned instead.
     """
     logits = _wide(logits)
     classes = logits.shape[1]
@@ -76,7 +76,7 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor
 
 
 def probability_margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """The margin of the softmax probabilities, in [-1, 1]."""
+    """Return the margin of the softmax probabilities, in [-1, 1]."""
     return margin(_wide(logits).softmax(dim=1), labels, targets)
 
 
@@ -89,14 +89,14 @@ LOSSES = {
 
 
 def named(loss: str) -> Callable[..., Tensor]:
-    """The loss of that name."""
+    """Return the loss with this name."""
     if loss not in LOSSES:
         raise ValueError(f"loss={loss!r}: allowed are {', '.join(LOSSES)}")
     return LOSSES[loss]
 
 
 def fooled(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Bool [B]: the prediction is not the label; or it is the target. A non-finite logit is never right."""
+    """Return bool [B]: the prediction is not the label, or is the target. Non-finite logits never count as correct."""
     finite = logits.isfinite().all(dim=1)
     prediction = logits.argmax(dim=1)
     return ~finite | (prediction != labels) if targets is None else finite & (prediction == targets)
@@ -105,7 +105,7 @@ def fooled(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Ten
 def clearly_fooled(
     logits: Tensor, labels: Tensor, targets: Tensor | None = None, kappa: float | Tensor = 0.0
 ) -> Tensor:
-    """Bool [B]: `fooled`, by a margin of at least `kappa`."""
+    """Return bool [B]: `fooled`, by a margin of at least `kappa`."""
     finite = logits.isfinite().all(dim=1)
     enough = (margin(logits, labels, targets) >= kappa) & fooled(logits, labels, targets)
     return ~finite | enough if targets is None else finite & enough

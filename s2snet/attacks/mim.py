@@ -1,4 +1,4 @@
-"""The momentum iterative method: steps along a running sum of gradients (Dong et al.: arXiv 1710.06081)."""
+"""Implement the momentum iterative method, which follows a running sum of gradients (Dong et al., arXiv 1710.06081)."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from s2snet.attacks._guard import check, untouched
 from s2snet.attacks.balls import Ball, spread
-from s2snet.attacks.gradients import Best, Passes, Prober
+from s2snet.attacks.gradients import Best, Objective, Passes
 from s2snet.attacks.noise import Noise
 
 
@@ -28,37 +28,42 @@ def mim(
     leave_early: bool = False,
     passes: Passes | None = None,
 ) -> Tensor:
-    """The best iterate of `steps` steps, each along `momentum` x the last sum of gradients + the gradient.
+    """Return the best iterate of steps along a running sum of gradients (section 3.2, algorithm 1).
 
-    `step_size` is in pixel units and defaults to eps / steps, the paper's. Not random. Costs draws x (steps +
-    1 forwards, steps backwards), less where images leave early. Section 3.2 of the paper, algorithm 1.
+    The arguments shared by all attacks are described in `s2snet.attacks`.
+
+    Args:
+        steps: Number of gradient steps.
+        step_size: Step length in pixel units. Default: eps / steps, as in the paper.
+        momentum: Factor of the previous sum in the next one.
+
+    Cost: draws x (steps + 1 forwards, steps backwards), less if images leave early. Not random.
     """
     check(images, labels, targets, norm, mim.norms, eps, steps=steps, draws=draws)
     step_size = eps / steps if step_size is None else step_size
     noise = Noise() if noise is None else noise
     with untouched(model, noise.seed):
         images = images.detach().clone()
-        ball = near = Ball(images, eps, norm)
+        ball = active_ball = Ball(images, eps, norm)
         best = Best(images)
-        prober = Prober(model, labels, targets, loss, draws, passes)
+        objective = Objective(model, labels, targets, loss, draws, passes)
         rows = torch.arange(len(images), device=images.device)
         x, total = images, torch.zeros_like(images)
         for _ in range(steps):
             if not len(rows):
                 break
-            fools, value, gradient = prober.gradient(x, rows)
-            best.see(rows, x, fools, value)
+            fools, value, gradient = objective.gradient(x, rows)
+            best.update(rows, x, fools, value)
             if leave_early and fools.any():
                 rows, x, gradient, total = rows[~fools], x[~fools], gradient[~fools], total[~fools]
-                near = ball.rows(rows)
-            # gradients enter at l1 length 1; doubles, since those of confident models sum up below float32's
-            # range
+                active_ball = ball.rows(rows)
+            # scale gradients to l1 norm 1, in float64: gradients of confident models underflow in float32
             length = gradient.double().abs().flatten(1).sum(dim=1)
             scaled = gradient.double() / spread(torch.where(length > 0, length, 1), gradient)
             total = momentum * total + scaled.to(gradient.dtype)
-            x = near.project(x + step_size * near.steepest(total, x))
+            x = active_ball.project(x + step_size * active_ball.steepest(total, x))
         if len(rows):
-            best.see(rows, x, *prober.look(x, rows))
+            best.update(rows, x, *objective.evaluate(x, rows))
         return best.images
 
 

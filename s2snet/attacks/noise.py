@@ -1,4 +1,4 @@
-"""Random numbers that travel with the image, so that batches, chunks, order and ranks don't change them."""
+"""Draw random numbers that depend on the image only, not on batches, chunks, order or ranks."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Noise:
-    """Draws for each image from (seed, image index, restart, draw) alone.
+    """Random numbers per image, determined by (seed, image index, restart, draw).
 
-    `indices` are the images' places in the data set; without them a batch is numbered from 0. Numbers are
-    made on the CPU and moved, so every device gets the same.
+    `indices` are the positions of the batch's images in the data set; the default numbers them from 0. Numbers are
+    generated on the CPU, so all devices get the same values.
     """
 
     def __init__(self, seed: int = 0, indices: Sequence[int] | Tensor | None = None):
@@ -19,11 +19,11 @@ class Noise:
         self.indices = None if indices is None else [int(index) for index in indices]
 
     def uniform(self, like: Tensor, rows: Tensor, restart: int = 0, draw: int = 0) -> Tensor:
-        """Uniform on [0, 1), of the shape of `like`, whose image k is row `rows[k]` of the whole batch."""
+        """Return uniform numbers in [0, 1) with the shape of `like`, whose image k is row `rows[k]` of the batch."""
         return self._draw(torch.rand, like, rows, restart, draw)
 
     def normal(self, like: Tensor, rows: Tensor, restart: int = 0, draw: int = 0) -> Tensor:
-        """Standard normal, otherwise as `uniform`."""
+        """Return standard normal numbers, otherwise as `uniform`."""
         return self._draw(torch.randn, like, rows, restart, draw)
 
     def _draw(self, sample: Callable, like: Tensor, rows: Tensor, restart: int, draw: int) -> Tensor:
@@ -34,6 +34,6 @@ class Noise:
             generator = torch.Generator().manual_seed(
                 int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big", signed=True)
             )
-            # float32 whatever the images' type, so that a float64 run sees the same start
+            # always float32, so that a float64 run gets the same starts
             numbers[place] = sample(like.shape[1:], generator=generator, dtype=torch.float32)
         return numbers.to(like.device)

@@ -1,4 +1,4 @@
-"""Projected gradient descent: steepest steps from random starts (Madry et al.: arXiv 1706.06083)."""
+"""Implement projected gradient descent from random starts (Madry et al., arXiv 1706.06083)."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from s2snet.attacks._guard import check, untouched
 from s2snet.attacks.balls import Ball
-from s2snet.attacks.gradients import Best, Passes, Prober
+from s2snet.attacks.gradients import Best, Objective, Passes
 from s2snet.attacks.noise import Noise
 
 
@@ -30,40 +30,48 @@ def pgd(
     leave_early: bool = False,
     passes: Passes | None = None,
 ) -> Tensor:
-    """The best of all iterates of `restarts` runs of `steps` steps.
+    """Return the best iterate of several runs of projected gradient steps.
 
-    `step_size` is in pixel units and defaults to 2.5 eps / steps, so that the rim can be reached and left
-    again. Starts are uniform in the ball (l2: in direction and in length), drawn from `noise`; without
-    `random_start` the one start is the image itself. `sparsity` is for l1: the share of coordinates a step
-    moves (a hundredth as in Tramer and Boneh, arXiv 1904.13000: on 60 digits a twentieth leaves 30 where it
-    leaves 19). Costs restarts x draws x (steps + 1 forwards, steps backwards), less where images leave early.
+    The arguments shared by all attacks are described in `s2snet.attacks`.
+
+    Args:
+        steps: Number of gradient steps per run.
+        step_size: Step length in pixel units. Default: 2.5 eps / steps, long enough to reach the surface of the ball
+            and leave it again.
+        restarts: Number of runs.
+        random_start: Start uniformly in the ball (l2: uniform in direction and in length), drawn from `noise`. If
+            False, start at the image.
+        sparsity: Fraction of the coordinates that an l1 step changes. The default is that of Tramer and Boneh
+            (arXiv 1904.13000): on 60 digits it leaves 19 correctly classified, 0.05 leaves 30.
+
+    Cost: restarts x draws x (steps + 1 forwards, steps backwards), less if images leave early.
     """
     check(images, labels, targets, norm, pgd.norms, eps, steps=steps, restarts=restarts, draws=draws)
     if not 0 < sparsity <= 1:
-        raise ValueError(f"sparsity={sparsity}: a share above 0, at most 1")
+        raise ValueError(f"sparsity={sparsity}: must be above 0 and at most 1")
     step_size = 2.5 * eps / steps if step_size is None else step_size
     noise = Noise() if noise is None else noise
     with untouched(model, noise.seed):
         images = images.detach().clone()
         ball = Ball(images, eps, norm, sparsity)
         best = Best(images)
-        prober = Prober(model, labels, targets, loss, draws, passes)
+        objective = Objective(model, labels, targets, loss, draws, passes)
         for restart in range(restarts):
             rows = torch.nonzero(~best.fools if leave_early else torch.ones_like(best.fools)).squeeze(1)
-            near = ball.rows(rows)
-            # short steps from noise on the rim of an l2 ball leave more images than those from within
-            x = near.start(noise, rows, restart, inner=True) if random_start else near.images
+            active_ball = ball.rows(rows)
+            # in l2, short steps from inside the ball fool more images than those from its noisy surface
+            x = active_ball.start(noise, rows, restart, inner=True) if random_start else active_ball.images
             for _ in range(steps):
                 if not len(rows):
                     break
-                fools, value, gradient = prober.gradient(x, rows)
-                best.see(rows, x, fools, value)
+                fools, value, gradient = objective.gradient(x, rows)
+                best.update(rows, x, fools, value)
                 if leave_early and fools.any():
                     rows, x, gradient = rows[~fools], x[~fools], gradient[~fools]
-                    near = ball.rows(rows)
-                x = near.project(x + step_size * near.steepest(gradient, x))
+                    active_ball = ball.rows(rows)
+                x = active_ball.project(x + step_size * active_ball.steepest(gradient, x))
             if len(rows):
-                best.see(rows, x, *prober.look(x, rows))
+                best.update(rows, x, *objective.evaluate(x, rows))
         return best.images
 
 

@@ -73,6 +73,8 @@ def _unknown_choice(error: BaseException) -> str | None:
         return f"{group}={choice}: not installed; pip install -e .[{EXTRAS[group]}]"
     if not options:
         return f"{group}={choice}: no such group"
+    if group == "defence":
+        options[-1] += f"; +defence.{choice}.purifier=PURIFIER, without {choice} in defence=[...], adds your own"
     return f"{group}={choice}{nearest(choice, options)}: allowed are {', '.join(options)}"
 
 
@@ -84,6 +86,8 @@ def _unknown_key(error: BaseException) -> str | None:
     if not allowed:
         return f"unknown setting {key}: {key.rpartition('.')[0]} is empty; +{key}=VALUE adds to it"
     group, _, choice = key.partition(".")
+    if group == "defence" and choice not in allowed and not (conf_dir() / group / f"{choice}.yaml").is_file():
+        return f"unknown setting {key}{nearest(choice, allowed)}: +defence.{choice}.purifier=PURIFIER adds a defence"
     if (conf_dir() / group / f"{choice}.yaml").is_file():
         if group in LISTS:  # attack.pgd.steps=3 where attack=[fgsm]
             return f"{key} is not selected: use {group}=[{','.join([*map(str, node), choice])}]"

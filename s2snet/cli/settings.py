@@ -15,7 +15,7 @@ from s2snet.cli.help import settings_help
 from s2snet.cli.messages import BadInput
 from s2snet.config.analysis import AnalyseCommand, Study
 from s2snet.config.choices import nearest
-from s2snet.config.evaluation import Attack, EvaluateCommand
+from s2snet.config.evaluation import Attack, DefenceChoice, EvaluateCommand
 from s2snet.config.networks import Autoencoder, Classifier, Data
 from s2snet.config.option import check
 from s2snet.config.training import TrainCommand
@@ -30,7 +30,8 @@ def _schema(command: type) -> type:
     """Return the dataclass of a command as Hydra merges the YAML into it."""
     names = [item.name for item in fields(command)]
     opened = [(name, dict[str, Any], field(default=MISSING)) for name in ONE]
-    opened += [(name, dict[str, Any], field(default_factory=dict)) for name in SEVERAL if name in names]
+    several = [*SEVERAL, "defence"]  # +defence.NAME.KEY=VALUE adds one, which OmegaConf refuses if its type is declared
+    opened += [(name, dict[str, Any], field(default_factory=dict)) for name in several if name in names]
     return make_dataclass(command.__name__, opened, bases=(command,), kw_only=True)
 
 
@@ -70,6 +71,8 @@ def _command(kind: type[Command], config: DictConfig) -> Command:
         if group in settings:
             chosen = settings[group].items()
             settings[group] = {label: _choice(choice, f"{group}.{label}", group, one) for label, one in chosen}
+    if "defence" in settings:
+        settings["defence"] = {name: _defence(name, given) for name, given in settings["defence"].items()}
     return check(kind(**settings))
 
 
@@ -83,6 +86,15 @@ def _known_keys(node: Any, path: str) -> None:
                 raise BadInput(f"unknown setting {path}{key}{hint}: allowed here are {', '.join(allowed)}")
     for key, value in (vars(node) if is_dataclass(node) else node if isinstance(node, dict) else {}).items():
         _known_keys(value, f"{path}{key}.")
+
+
+def _defence(name: str, given: Any) -> DefenceChoice:
+    if not isinstance(given, Mapping):
+        raise BadInput(f"defence.{name}={given}: expected keys of a defence, such as +defence.{name}.purifier=FILE")
+    defence = DefenceChoice()
+    vars(defence).update(given)
+    _known_keys(defence, f"defence.{name}.")
+    return defence
 
 
 def _choice(kind: type, name: str, group: str, config: Mapping[str, Any]) -> Any:

@@ -1,11 +1,12 @@
 """All settings of `python evaluate.py`. `Evaluation` has those that `s2snet.evaluate` takes too."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from s2snet.config.choices import choose
 from s2snet.config.networks import Choice, Networks
-from s2snet.config.option import option
+from s2snet.config.option import check, option
 from s2snet.config.pixels import Pixels, linf, pixels
 from s2snet.config.runtime import Trainer
 
@@ -35,12 +36,31 @@ class Threat:
 
 
 @dataclass
-class DefenceChoice:
-    """A defence: which purifier stands before which classifier."""
+class Purifier(Choice):
+    """A purifier of s2snet.models.PURIFIERS without weights and its options, such as {name: bit_depth, bits: 3}."""
 
-    title: str = option(help="of the defence, in tables and figures")
-    purifier: str | None = option(
-        None, help="a kind of run (autoencoder, s2snet), a weights file or hf://user/repo/file; null: none"
+
+def _purifier(name: str, given: Any) -> str | Purifier | None:
+    """Return a purifier given as a mapping in its final form, and anything else as it is."""
+    if isinstance(given, Mapping) and isinstance(given.get("name"), str):
+        return Purifier.of(given)
+    if given is None or isinstance(given, str | Purifier):
+        return given
+    raise ValueError(
+        f"{name}={given}: expected a kind of run, a weights file, or a purifier such as {{name: bit_depth, bits: 3}}"
+    )
+
+
+@dataclass
+class DefenceChoice:
+    """A defence: a classifier, with or without a purifier in front of it."""
+
+    title: str | None = option(None, help="of the defence, in tables and figures; null: its name")
+    purifier: Any = option(
+        None,
+        parse=_purifier,
+        help="a kind of run (autoencoder, s2snet), a weights file, hf://user/repo/file, or {name: ..., OPTION: ...} "
+        "for a purifier without weights; null: none",
     )
     classifier: str = option("classifier", help="a kind of run (classifier, adversarial) or a weights file")
     produced_by: str | None = option(None, help="the command that produces the purifier's file")
@@ -109,6 +129,39 @@ class Evaluation:
     )
     seed: Any = option(0, parse=_seeds, help="of random starts; several, such as [0,1,2], give the mean and the spread")
     trainer: Trainer = option(Trainer, help="devices")
+
+
+def evaluation_of(
+    attacks: Iterable[str] | Mapping[str, Mapping[str, Any]],
+    threats: Iterable[str] | Mapping[str, Mapping[str, Any]],
+    **options: Any,
+) -> Evaluation:
+    """Return the checked Evaluation of attacks and threats given as names or as {label: options}.
+
+    An option that is None stands for its default. Raises ValueError, in one line, for an unknown or invalid option.
+    """
+    options = {key: value for key, value in options.items() if value is not None}
+    for key in options:
+        choose("option", key, [item.name for item in fields(Evaluation) if item.name not in ("attack", "threat")])
+    attack = {label: Attack.of({"name": label, **given}) for label, given in _labelled(attacks).items()}
+    threat = {label: _threat(label, given) for label, given in _labelled(threats).items()}
+    return check(Evaluation(attack=attack, threat=threat, **options))
+
+
+def _labelled(given: Iterable[str] | Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    if isinstance(given, Mapping):
+        return given
+    return {name: {} for name in ([given] if isinstance(given, str) else given)}
+
+
+def _threat(label: str, given: Mapping[str, Any]) -> Threat:
+    for key in given:
+        choose(f"option of threat {label}", key, [item.name for item in fields(Threat)])
+    return Threat(**{"name": label, **{key: _list(value) for key, value in given.items()}})
+
+
+def _list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(kw_only=True)

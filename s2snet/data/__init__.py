@@ -7,10 +7,10 @@ from typing import Any
 from s2snet.config.choices import nearest
 from s2snet.data import published
 from s2snet.data.digits import digits
-from s2snet.data.files import ImageFiles
+from s2snet.data.image_files import ImageFiles
 from s2snet.data.imagefolder import imagefolder
 from s2snet.data.imagenet import imagenet
-from s2snet.data.images import Images, Splits, Streamed, carved
+from s2snet.data.images import Images, Splits, Streamed, split_validation
 from s2snet.data.webdataset import Shards, webdataset
 
 DATA = {
@@ -25,7 +25,7 @@ DATA = {
     "webdataset": webdataset,
 }
 
-__all__ = ["DATA", "ImageFiles", "Images", "Shards", "Splits", "Streamed", "carved", "load"]
+__all__ = ["DATA", "ImageFiles", "Images", "Shards", "Splits", "Streamed", "load", "split_validation"]
 
 
 def load(name: str, data_root: str | Path | None = None, **options: Any) -> Splits:

@@ -1,7 +1,7 @@
-"""From an image file to its pixels: any common format, as the eye should see it, or `Damaged`.
+"""Decode image files of any common format to upright, opaque 8-bit pixels, or raise `Damaged`.
 
-What comes from outside is not trusted: size is checked before a pixel is decoded, and only formats that Pillow reads
-by itself are opened (EPS, for one, would start another program).
+Files are not trusted: the size is checked before decoding, and only formats that Pillow decodes itself are opened
+(EPS, for example, would start another program).
 """
 
 import io
@@ -14,30 +14,37 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-MOST_PIXELS = 2**26  # 67 million, 201 MB decoded; a decompression bomb has more
-BACKGROUND = "white"  # what transparent images lie on, as on a page
+MAX_PIXELS = 2**26  # 67 million, 201 MB decoded; larger files are taken for decompression bombs
+BACKGROUND = "white"  # behind transparent images
 
-# Pillow warns of what is refused here, or read as well as it can be.
+# Pillow warns about files that are rejected here or that it can still decode.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Damaged(ValueError):
-    """A file that is not a whole image; the text is `NAME: reason`, one line."""
+    """Raised for a file that is not a complete image; the message is one line, `NAME: reason`."""
 
 
 def decode(source: Path | bytes, channels: int = 3, name: str = "") -> Tensor:
-    """The image in a file, or in a file's bytes, as uint8 [channels, H, W]; see `picture`."""
+    """Return the image in a file, or in the bytes of a file, as uint8 [channels, H, W]; see `picture`."""
     pixels = np.array(picture(source, channels, name))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
 
 
 def picture(source: Path | bytes, channels: int = 3, name: str = "") -> Image.Image:
-    """The same as Pillow holds it: eight bits, upright, opaque; channels 3 (RGB) or 1 (grey, ITU-R 601).
+    """Return the image as an upright, opaque 8-bit Pillow image with 3 channels (RGB) or 1 (gray, ITU-R 601).
 
-    Grey and palette images are repeated or looked up; transparent ones are laid on BACKGROUND; CMYK is turned to RGB
-    by Pillow's rule (no colour profile; the inverted CMYK of Adobe's JPEGs is seen to); 16 bits are scaled to 8, not
-    clipped; EXIF orientation is applied; of an animation the first frame counts. `name` says in a message where bytes
-    came from. Damaged for a file that is missing, empty, truncated, no image, or has more than MOST_PIXELS.
+    Gray values are repeated and palettes looked up. Transparent images are composited on BACKGROUND. CMYK is converted
+    by Pillow's rule, without colour profiles but including the inverted CMYK of Adobe's JPEGs. 16 bits are scaled to 8,
+    not clipped. The EXIF orientation is applied. Animations give their first frame.
+
+    Args:
+        source: A path, or the bytes of a file.
+        channels: 3 or 1.
+        name: Name of the file in error messages, for bytes.
+
+    Raises:
+        Damaged: If the file is missing, empty, truncated, not an image, or larger than MAX_PIXELS.
     """
     name = one_line(name or (str(source) if isinstance(source, Path) else "bytes"))
     try:
@@ -45,28 +52,28 @@ def picture(source: Path | bytes, channels: int = 3, name: str = "") -> Image.Im
         if not content:
             raise ValueError("empty file")
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels; at most {MOST_PIXELS:,} are decoded")
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"expected at most {MAX_PIXELS:,} pixels, got {image.width} x {image.height} pixels")
             image.load()
             return _eight_bits(_upright(image)).convert("RGB" if channels == 3 else "L")
     except UnidentifiedImageError:
-        raise Damaged(f"{name}: not an image ({', '.join(FORMATS)})") from None
+        raise Damaged(f"{name}: not an image in a supported format ({', '.join(FORMATS)})") from None
     except MemoryError:  # not the file's fault
         raise
-    except Exception as error:  # Pillow's readers raise whatever a broken file makes them: OSError, struct.error, ...
+    except Exception as error:  # Pillow's decoders raise many types for broken files: OSError, struct.error, ...
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Damaged(f"{name}: {one_line(reason)[:200]}") from None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image in eight bits per channel and without transparency."""
-    if image.mode.startswith("I"):  # 16-bit grey; `convert` would clip it
+    """Convert the image to eight bits per channel without transparency."""
+    if image.mode.startswith("I"):  # 16-bit gray; `convert` would clip it
         values = np.array(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError("32-bit values, of no known range")
+            raise ValueError("32-bit values have no known range")
         return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode == "F":
-        raise ValueError("floating-point values, of no known range")
+        raise ValueError("floating-point values have no known range")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image)
@@ -74,7 +81,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says; as it is where the EXIF block cannot be read."""
+    """Rotate the image by its EXIF orientation; return it unchanged if the EXIF block is unreadable."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:
@@ -82,5 +89,5 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def one_line(text: str) -> str:
-    """The text with line ends and what cannot be shown escaped: a file's name may hold anything."""
+    """Escape line breaks and unprintable characters, which file names may contain."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

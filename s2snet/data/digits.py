@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that scikit-learn ships (UCI optical recognition, test part, 8 x 8 pixels)."""
+"""Load the 1,797 handwritten digits shipped with scikit-learn (UCI optical recognition, test part, 8 x 8 pixels)."""
 
 import torch
 from torch.nn import functional
@@ -15,16 +15,16 @@ def digits(
     mean: tuple = (0.5,),
     std: tuple = (0.5,),
 ) -> Splits:
-    """Digits resized (bilinear) to `size` x `size`, `channels` 1 or 3 (grey repeated).
+    """Return digits resized (bilinear) to `size` x `size` with 1 channel, or 3 (gray repeated).
 
-    The split has no random part: with the images ordered by class, every fifth is a test image (360, stratified),
-    and of the other 1,437 every tenth validates (144) while 1,293 train. `classes`, `mean` and `std` are facts
-    for the networks' configs; the last two also measure normalised distances.
+    The split is not random: with the images ordered by class, every fifth is a test image (360, stratified); of the
+    other 1,437, every tenth validates (144) and 1,293 train. `mean` and `std` are used by networks that normalise and
+    for normalised distances.
     """
     if channels not in (1, 3):
-        raise ValueError(f"data.channels={channels}: digits come in 1 or 3 channels")
+        raise ValueError(f"data.channels={channels}: expected 1 or 3")
     if size < 8:
-        raise ValueError(f"data.size={size}: the originals have 8 pixels a side; at least 8")
+        raise ValueError(f"data.size={size}: expected at least 8, the side of the originals")
     if classes != 10:
         raise ValueError(f"data.classes={classes}: digits have 10 classes")
     from sklearn.datasets import load_digits
@@ -36,7 +36,7 @@ def digits(
     labels = torch.from_numpy(bunch.target).long()
     by_class = torch.argsort(labels, stable=True)
     place = torch.arange(len(by_class))
-    # Back in the data set's own order, in which the classes take turns: the first 50 must not be all zeros and ones.
+    # Restore the data set's own order, which mixes the classes: the first 50 images must not be all zeros and ones.
     test, rest = by_class[place % test_every == 0].sort().values, by_class[place % test_every != 0]
     place = torch.arange(len(rest))
     validation, train = rest[place % validation_every == 0], rest[place % validation_every != 0]

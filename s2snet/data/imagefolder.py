@@ -1,15 +1,15 @@
-"""Any folder of image files as a data set: labelled by subfolder, by a CSV of file and label, or not at all."""
+"""Load any folder of image files, labelled by subfolder, by a CSV file, or not at all."""
 
 import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from s2snet.config.choices import choose
-from s2snet.data.files import ENDINGS, UNLABELLED, image_files
+from s2snet.data.image_files import EXTENSIONS, UNLABELLED, image_files
 from s2snet.data.images import Splits
-from s2snet.data.split import Found, carve, folder, transform
+from s2snet.data.split import LabelledFile, folder, split_files, transform
 
-MOST_COUNTED = 100_000  # classes that integer labels may ask for without data.classes saying so
+MAX_INFERRED_CLASSES = 100_000  # with integer labels, more classes require data.classes
 PART_OF = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 
 
@@ -30,15 +30,23 @@ def imagefolder(
     mean: tuple = (0.485, 0.456, 0.406),
     std: tuple = (0.229, 0.224, 0.225),
 ) -> Splits:
-    """The splits of the images below `root`; nothing is decoded yet.
+    """Return the splits of the images below `root`, without decoding any.
 
-    `labels` is `folders` (a class is a subfolder), `none`, or the name of a CSV file, relative to the root, whose
-    columns name a file below the root, its label (a class's name, or its number), and, if wanted, the class's name and
-    the part (train, val, test). Where the root has folders `train` and `test` (or `val`) these are the parts; carve
-    says how the rest is split. `classes` null counts them; with numbers for labels it may be more than occur.
+    If the root has folders `train` and `test` (or `val`), these are the parts; otherwise `split_files` splits the
+    images. Links are followed, as only the owner of the folder can have made them.
 
-    ValueError in one line for what is not there, is empty or contradicts itself, and for a CSV that names a file
-    outside the root. Links are followed: who made the folder made them, and a CSV cannot.
+    Args:
+        root: The folder, absolute or below `data_root`.
+        labels: `folders` (each subfolder is a class), `none`, or the name of a CSV file, relative to the root.
+        file_column: CSV column with the file, relative to the root.
+        label_column: CSV column with the label, the name or the number of a class.
+        name_column: CSV column with the name of a class, for numeric labels.
+        split_column: CSV column with the part: train, val or test.
+        classes: Number of classes; None counts them. With numeric labels it may exceed the number that occurs.
+        size, resize, channels, mean, std: See `ImageFiles`.
+
+    Raises:
+        ValueError: If something is missing, empty or contradictory, or if the CSV names a file outside the root.
     """
     shape = transform(size, resize, channels, mean, std)
     path = folder(root, data_root)
@@ -50,7 +58,7 @@ def imagefolder(
     else:
         table = path / labels
         if not table.is_file():
-            raise ValueError(f"data.labels={labels}: neither folders nor none nor a CSV file ({table})")
+            raise ValueError(f"data.labels={labels}: expected folders, none or a CSV file; there is no file {table}")
         columns = {
             "file_column": file_column,
             "label_column": label_column,
@@ -60,27 +68,27 @@ def imagefolder(
         read = list(_by_table(table, path, columns))
         rows = [(name, label, part or _part(name, parts, table)) for name, label, _, part in read]
     if not rows:
-        raise ValueError(f"data.root={root}: no image file below {path} ({', '.join(sorted(ENDINGS))})")
+        raise ValueError(f"data.root={root}: no image file below {path} ({', '.join(sorted(EXTENSIONS))})")
     if labels == "none":
         names = [str(number) for number in range(classes or 0)]
-        found = [Found(name, UNLABELLED, part) for name, _, part in rows]
+        files = [LabelledFile(name, UNLABELLED, part) for name, _, part in rows]
     elif labels != "folders" and all(label.isdecimal() for _, label, _ in rows):
-        names = _counted(max(int(label) for _, label, _ in rows) + 1, classes, table)
+        names = _numbered(max(int(label) for _, label, _ in rows) + 1, classes, table)
         for _, label, name, _ in read:
             if name:
                 names[int(label)] = name
-        found = [Found(name, int(label), part) for name, label, part in rows]
+        files = [LabelledFile(name, int(label), part) for name, label, part in rows]
     else:
         names = sorted({label for _, label, _ in rows})
         if classes not in (None, len(names)):
-            raise ValueError(f"data.classes={classes}: {path} has {len(names)} ({_few(names)})")
+            raise ValueError(f"data.classes={classes}: {path} has {len(names)} classes ({_few(names)})")
         number = {name: place for place, name in enumerate(names)}
-        found = [Found(name, number[label], part) for name, label, part in rows]
-    return carve(path, found, names, shape, test_every, validation_every)
+        files = [LabelledFile(name, number[label], part) for name, label, part in rows]
+    return split_files(path, files, names, shape, test_every, validation_every)
 
 
 def _parts(root: Path) -> dict[str, str]:
-    """{folder: part} where the root has a folder of its own for training and one for testing, else {}."""
+    """Return {folder: part} if the root has a folder for training and one for testing, else {}."""
     train, val, test = ((root / name).is_dir() for name in ("train", "val", "test"))
     if not train or not (val or test):
         return {}
@@ -95,7 +103,7 @@ def _parts(root: Path) -> dict[str, str]:
 def _part(name: str, parts: dict[str, str], table: Path) -> str | None:
     top = name.partition("/")[0]
     if parts and top not in parts:
-        raise ValueError(f"{table}: {name} lies in none of {', '.join(parts)}, which split this data set")
+        raise ValueError(f"{table}: {name} is in none of the folders {', '.join(parts)} that split this data set")
     return parts.get(top)
 
 
@@ -104,7 +112,7 @@ def _below(root: Path, top: str) -> Iterator[str]:
 
 
 def _by_folder(root: Path, parts: dict[str, str]) -> list[tuple[str, str, str | None]]:
-    """(file, class, part) of each image; ValueError for one in no class's folder, and for an empty class."""
+    """Return (file, class, part) of each image; ValueError for an image outside class folders or an empty class."""
     rows, classes = [], {}
     for top in parts or [""]:
         seen = set()
@@ -112,24 +120,24 @@ def _by_folder(root: Path, parts: dict[str, str]) -> list[tuple[str, str, str | 
             within = PurePosixPath(name).parts[1 if top else 0 :]
             if len(within) < 2:
                 raise ValueError(
-                    f"{root / name} lies in no class's folder; data.labels=none takes images without labels"
+                    f"{root / name} is not in a class folder; use data.labels=none for images without labels"
                 )
             seen.add(within[0])
             rows.append((name, within[0], parts.get(top)))
-        there = {item.name for item in (root / top).iterdir() if item.is_dir() and not item.name.startswith(".")}
-        if there - seen:
-            empty = root / top / min(there - seen)
-            raise ValueError(f"the class folder {empty} has no image file ({', '.join(sorted(ENDINGS))})")
+        folders = {item.name for item in (root / top).iterdir() if item.is_dir() and not item.name.startswith(".")}
+        if folders - seen:
+            empty = root / top / min(folders - seen)
+            raise ValueError(f"the class folder {empty} has no image file ({', '.join(sorted(EXTENSIONS))})")
         classes[top] = seen
     for top, seen in classes.items():
         unknown = seen - classes[next(iter(classes))]
         if unknown:
-            raise ValueError(f"the class folder {root / top / min(unknown)} has none of that name in {root / 'train'}")
+            raise ValueError(f"the class folder {root / top / min(unknown)} has no counterpart in {root / 'train'}")
     return rows
 
 
 def _by_table(table: Path, root: Path, columns: dict[str, str | None]) -> Iterator[tuple[str, str, str, str | None]]:
-    """(file, label, class name, part) of each row; ValueError, with the line, for what cannot be meant."""
+    """Yield (file, label, class name, part) of each row; ValueError, with the line number, for an invalid row."""
     seen, named = set(), {}
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
@@ -138,29 +146,29 @@ def _by_table(table: Path, root: Path, columns: dict[str, str | None]) -> Iterat
                 if column is not None:
                     choose(f"data.{option}", column, reader.fieldnames or [])
             for row in reader:
-                here = f"{table} line {reader.line_num}"
+                line = f"{table} line {reader.line_num}"
                 name, label, title, part = ((row[column] if column else "").strip() for column in columns.values())
-                way = PurePosixPath(name)
-                if "\0" in name or not way.parts or way.is_absolute() or ".." in way.parts:
-                    raise ValueError(f"{here}: {name[:80]!r} is no file below {root}")
+                path = PurePosixPath(name)
+                if "\0" in name or not path.parts or path.is_absolute() or ".." in path.parts:
+                    raise ValueError(f"{line}: {name[:80]!r} is not a file below {root}")
                 if not label:
-                    raise ValueError(f"{here}: no label")
-                if str(way) in seen:
-                    raise ValueError(f"{here}: {str(way)!r} a second time")
+                    raise ValueError(f"{line}: no label")
+                if str(path) in seen:
+                    raise ValueError(f"{line}: {str(path)!r} is listed twice")
                 if title and named.setdefault(label, title) != title:
-                    raise ValueError(f"{here}: class {label} is named {title!r}, and {named[label]!r} above")
+                    raise ValueError(f"{line}: class {label} is named {title!r} here and {named[label]!r} above")
                 if columns["split_column"]:
-                    choose(f"{here}: {columns['split_column']}", part, PART_OF)
-                seen.add(str(way))
-                yield str(way), label, title, PART_OF.get(part)
+                    choose(f"{line}: {columns['split_column']}", part, PART_OF)
+                seen.add(str(path))
+                yield str(path), label, title, PART_OF.get(part)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{table} is no CSV in UTF-8 ({error})") from None
+        raise ValueError(f"{table} is not a CSV file in UTF-8 ({error})") from None
 
 
-def _counted(needed: int, classes: int | None, table: Path) -> list[str]:
-    """Names for numbered classes; ValueError where the labels need more than there are said to be."""
-    if classes is None and needed > MOST_COUNTED:
-        raise ValueError(f"{table}: a label of {needed - 1}; above {MOST_COUNTED:,} classes data.classes must say so")
+def _numbered(needed: int, classes: int | None, table: Path) -> list[str]:
+    """Return the numbers of the classes as names; ValueError if the labels need more than `classes`."""
+    if classes is None and needed > MAX_INFERRED_CLASSES:
+        raise ValueError(f"{table}: label {needed - 1}; above {MAX_INFERRED_CLASSES:,} classes set data.classes")
     if classes is not None and needed > classes:
         raise ValueError(f"data.classes={classes}: {table} has labels up to {needed - 1}")
     return [str(number) for number in range(classes or needed)]

@@ -1,4 +1,4 @@
-"""What a data set is: images in [0, 1] with labels and their index, and the three splits of it."""
+"""Define data sets: images in [0, 1] with labels and indices, and their training, validation and test splits."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from torch.utils.data import Dataset, Subset
 
 
 class Images(Dataset):
-    """Images in memory, as float32 in [0, 1] or as bytes: item k is (image float32 [C, H, W], label int, index int).
+    """Images in memory, float32 in [0, 1] or uint8: item k is (image float32 [C, H, W], label int, index int).
 
-    `index` is the image's place in the whole data set's own order, so that it names the image in every split.
-    `mean` and `std` per channel are the data's, for networks that normalise and for normalised distances.
+    `index` is the image's position in the whole data set, so it identifies the image in every split. `mean` and `std`
+    are per channel, for networks that normalise and for normalised distances.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class Images(Dataset):
         return image, int(self.labels[place]), int(self.index[place])
 
     def only(self, places: Sequence[int]) -> "Images":
-        """The data set of these places alone; each image keeps its index."""
+        """Return the subset at these positions; each image keeps its index."""
         chosen = torch.as_tensor(places, dtype=torch.int64)
         return Images(self.images[chosen], self.labels[chosen], self.index[chosen], self.classes, self.mean, self.std)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over pixels, labels and indices."""
+        """Return the SHA-256 (hex) of pixels, labels and indices."""
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
         for tensor in (self.images, self.labels, self.index):
             digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -51,17 +51,17 @@ class Images(Dataset):
 
 
 class Streamed(Dataset):
-    """Any map-style data set of (image, label, ...) as Images are: item k is (image, label, k). Keeps nothing.
+    """A map-style data set of (image, label, ...) with the interface of Images: item k is (image, label, k).
 
-    `classes` are the data set's own names where it has them; without them labels are counted, at the price of one
-    reading. `source` is the data set.
+    Items are read on demand and not kept. `classes` default to the names in `source.classes`; without these, the
+    labels are counted, which reads every item once.
     """
 
     def __init__(self, source: Dataset, classes: list[str] | None = None):
         self.source = source
         self.mean = self.std = None
-        found = classes or getattr(source, "classes", None)
-        self.classes = list(found) if found else [str(number) for number in range(self._largest() + 1)]
+        names = classes or getattr(source, "classes", None)
+        self.classes = list(names) if names else [str(number) for number in range(self._largest_label() + 1)]
 
     def __len__(self) -> int:
         return len(self.source)
@@ -71,11 +71,11 @@ class Streamed(Dataset):
         return image, int(label), place
 
     def only(self, places: Sequence[int]) -> "Streamed":
-        """The data set of these places alone, counted anew."""
+        """Return the subset at these positions, renumbered from 0."""
         return Streamed(Subset(self.source, list(places)), self.classes)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over shapes, pixels and labels, in order. Reads every image once."""
+        """Return the SHA-256 (hex) of shapes, pixels and labels, in order. Reads every image once."""
         digest = hashlib.sha256()
         for place in range(len(self)):
             image, label, _ = self[place]
@@ -83,13 +83,13 @@ class Streamed(Dataset):
             digest.update(image.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def _largest(self) -> int:
+    def _largest_label(self) -> int:
         return max(self[place][1] for place in range(len(self)))
 
 
 @dataclass
 class Splits:
-    """The three parts of a data set. The test part is never trained on, nor used to choose anything."""
+    """The three parts of a data set. The test part is never used for training or for choosing anything."""
 
     train: Images
     validation: Images
@@ -97,11 +97,11 @@ class Splits:
 
     @property
     def labelled(self) -> bool:
-        """Whether every test image has a label."""
+        """True if every test image has a label."""
         return bool((self.test.labels >= 0).all())
 
     def facts(self) -> dict[str, Any]:
-        """What a weights file says of the data: sizes, classes, and the fingerprint of the training images."""
+        """Return what weights files record of the data: sizes, classes and the training images' fingerprint."""
         return {
             "train": len(self.train),
             "validation": len(self.validation),
@@ -111,11 +111,11 @@ class Splits:
         }
 
 
-def carved(images: Any, validation_every: int = 10) -> Splits:
-    """Training images of which every `validation_every`-th validates; nothing to test on. No random part."""
+def split_validation(images: Any, validation_every: int = 10) -> Splits:
+    """Split off every `validation_every`-th image for validation; the test part is empty. Not random."""
     count = len(images)
     if validation_every < 2 or count < 2:
-        raise ValueError(f"validation_every={validation_every} of {count} images: at least 2 of both")
+        raise ValueError(f"validation_every={validation_every} of {count} images: both must be at least 2")
     held_out = range(0, count, validation_every)
     rest = [place for place in range(count) if place % validation_every]
     return Splits(images.only(rest), images.only(held_out), images.only([]))

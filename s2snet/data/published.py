@@ -1,6 +1,6 @@
-"""Small published data sets as torchvision reads and downloads them: MNIST, Fashion-MNIST, CIFAR-10 and -100, SVHN.
+"""Load small published data sets with torchvision: MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 and SVHN.
 
-The test set is the published one, never re-split; validation is carved from the published training images.
+The test set is the published one; validation images are split off the published training images.
 """
 
 from collections.abc import Callable
@@ -25,17 +25,25 @@ def load(
     mean: tuple = (0.5,),
     std: tuple = (0.5,),
 ) -> Splits:
-    """The splits of torchvision's data set `name`, pixels kept as bytes.
+    """Return the splits of torchvision's data set `name`, with uint8 pixels.
 
-    `size` pads with zeros (MNIST's 28 to 32) and refuses to shrink; `channels` 3 repeats grey. The k-th training image
-    validates where k is a multiple of `validation_every`: no random part. `index` counts training images first. Files
-    are read below `data_root` (torchvision's layout), or downloaded there. ValueError in one line where neither works.
+    The k-th training image validates if k is a multiple of `validation_every`: not random. `index` counts the training
+    images first.
+
+    Args:
+        name: mnist, fashion_mnist, cifar10, cifar100 or svhn.
+        data_root: Folder with the files in torchvision's layout, which are downloaded to it if missing.
+        size: Pixels per side; pads with zeros (MNIST: 28 to 32) and cannot be smaller than the originals.
+        channels: Channels of the originals, or 3 to repeat gray.
+
+    Raises:
+        ValueError: If the files are missing and cannot be downloaded, or if the options do not fit the data set.
     """
     root = data_folder(data_root)
     train, test = (_read(name, root, part, download) for part in (True, False))
     names = train[2]
     if classes != len(names):
-        raise ValueError(f"data.classes={classes}: {name} has {len(names)}")
+        raise ValueError(f"data.classes={classes}: {name} has {len(names)} classes")
     pixels = [_shaped(images, size, channels) for images, _, _ in (train, test)]
     place = torch.arange(len(pixels[0]))
     held_out = place % validation_every == 0
@@ -48,10 +56,10 @@ def load(
 
 
 def _read(name: str, root: Path, train: bool, download: bool) -> tuple[Tensor, Tensor, list[str]]:
-    """(uint8 images [n, C, H, W], labels, class names) of one published part."""
+    """Return (uint8 images [n, C, H, W], labels, class names) of the published training or test images."""
     from s2snet import torchvision_cpu
 
-    torchvision_cpu.mend()
+    torchvision_cpu.patch()
     from torchvision import datasets
 
     kind = {
@@ -63,36 +71,39 @@ def _read(name: str, root: Path, train: bool, download: bool) -> tuple[Tensor, T
     }[name]
     part = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
     try:
-        found = kind(root, download=False, **part)
+        dataset = kind(root, download=False, **part)
     except RuntimeError as missing:
         if not download:
             raise ValueError(
-                f"{name} is not below {root} ({_line(missing)}); put it there or take download=true"
+                f"{name} is not below {root} ({_line(missing)}); put it there or set download=true"
             ) from None
         try:
-            found = kind(root, download=True, **part)
+            dataset = kind(root, download=True, **part)
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"{name} is not below {root} and could not be downloaded ({_line(error)}); put torchvision's files of "
-                f"it there by hand, or point data_root (S2SNET_DATA) to where they are"
+                f"{name} is not below {root} and could not be downloaded ({_line(error)}); put torchvision's files "
+                f"there by hand, or point data_root (S2SNET_DATA) to their folder"
             ) from None
-    images = torch.as_tensor(found.data)
+    images = torch.as_tensor(dataset.data)
     if images.dim() == 3:  # MNIST: no channel
         images = images[:, None]
     elif images.shape[-1] == 3:  # CIFAR: channel last
         images = images.permute(0, 3, 1, 2)
-    labels = torch.as_tensor(found.labels if name == "svhn" else found.targets).long()
-    names = list(getattr(found, "classes", [])) or [str(number) for number in range(10)]
+    labels = torch.as_tensor(dataset.labels if name == "svhn" else dataset.targets).long()
+    names = list(getattr(dataset, "classes", [])) or [str(number) for number in range(10)]
     return images.contiguous(), labels, names
 
 
 def _shaped(images: Tensor, size: int, channels: int) -> Tensor:
-    have = images.shape[-1]
-    if size < have:
-        raise ValueError(f"data.size={size}: the originals have {have} pixels a side; at least {have}")
-    if channels not in (images.shape[1], 3):
-        raise ValueError(f"data.channels={channels}: the originals have {images.shape[1]}, or 3 with grey repeated")
-    before, after = (size - have) // 2, size - have - (size - have) // 2
+    """Pad the images with zeros to `size` and repeat gray to `channels`."""
+    side = images.shape[-1]
+    if size < side:
+        raise ValueError(f"data.size={size}: expected at least {side}, the side of the originals")
+    allowed = sorted({images.shape[1], 3})
+    if channels not in allowed:
+        raise ValueError(f"data.channels={channels}: expected {' or '.join(map(str, allowed))}")
+    before = (size - side) // 2
+    after = size - side - before
     padded = torch.nn.functional.pad(images, (before, after, before, after))
     return padded.repeat(1, channels // images.shape[1], 1, 1)
 

@@ -1,8 +1,8 @@
-"""Samples out of tar shards, from disk or from a URL, one after the other: nothing is ever written to disk.
+"""Stream samples from tar shards, on disk or at a URL, without writing to disk.
 
-A sample is a run of members with one stem, in WebDataset's way: `000123.jpg` with its label in `000123.cls` (a number)
-or in `000123.json` (key `label`). Other members, such as a caption in `000123.txt`, are passed over. What comes from
-outside is not trusted: names, links, sizes and headers are looked at before content is read.
+As in WebDataset, a sample is a run of members with the same stem: `000123.jpg` with its label in `000123.cls` (a
+number) or `000123.json` (key `label`). Other members, such as a caption in `000123.txt`, are skipped. Shards are not
+trusted: names, links, sizes and headers are checked before content is read.
 """
 
 import glob
@@ -19,20 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")  # what counts in a folder of shards
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")  # files that count as shards in a folder
 IMAGES = ("jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp", "ppm")
-LARGEST = 2**26  # bytes of a member that is read; 67 MB
-LARGEST_HEADER = 2**20  # bytes of an extended header (long names, pax), which tarfile keeps in memory
-MOST_SHARDS = 10**6  # that braces may stand for
-TRIES, BACKOFF_S, TIMEOUT_S = 3, 1.0, 30.0  # of a URL; the wait doubles
+MAX_BYTES = 2**26  # of a member; 67 MB
+MAX_HEADER_BYTES = 2**20  # of an extended header (long names, pax), which tarfile keeps in memory
+MAX_SHARDS = 10**6  # in one pair of braces
+TRIES, BACKOFF_S, TIMEOUT_S = 3, 1.0, 30.0  # for a URL; the backoff doubles
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample as it lies in its shard: image and label, or the rule by which there is none and the reason.
+    """A sample of a shard: image and label, or the rule that rejected it and the reason.
 
-    `place` counts the shard's samples; `label` is -1 where there is none. What is refused or broken takes a place too,
-    so that (shard, place) means the same whoever counts.
+    `place` is the sample's number in the shard, counting rejected samples too, so that (shard, place) is unambiguous.
+    `label` is -1 if there is none.
     """
 
     place: int
@@ -44,25 +44,25 @@ class Sample:
 
 
 def expand(shards: str | list[str], root: Path | None = None) -> list[str]:
-    """The shards, in order of their names, that a pattern or several stand for; local ones lie below `root`.
+    """Return the shards that one or more patterns match, sorted by name; local patterns are relative to `root`.
 
-    A pattern is a file, a folder, a glob or a URL; braces are a range (`{000000..000019}`) or a list (`{a,b}`).
-    ValueError, in one line, for what is not there; whether a URL answers shows when it is read.
+    A pattern is a file, a folder, a glob or a URL; braces are a range (`{000000..000019}`) or a list (`{a,b}`). Raises
+    ValueError if a local pattern matches nothing. URLs are not contacted until they are read.
     """
-    found: list[str] = []
+    names: list[str] = []
     for pattern in [shards] if isinstance(shards, str) else shards:
         for name in _braces(pattern, pattern):
-            found += [name] if _scheme(name) else _local(name, root or Path(), pattern)
-    for scheme in {_scheme(name) for name in found} - {"", "http", "https"}:
-        _known(scheme)
-    return sorted(set(found))
+            names += [name] if _scheme(name) else _local(name, root or Path(), pattern)
+    for scheme in {_scheme(name) for name in names} - {"", "http", "https"}:
+        _check_scheme(scheme)
+    return sorted(set(names))
 
 
 def samples(shard: str) -> Iterator[Sample]:
-    """All samples of a shard, as they lie in it; those that cannot be had are there with the reason.
+    """Yield all samples of a shard in order, including those rejected, with the reason.
 
-    Exact duplicates (of bytes) within the shard are marked. Where the shard breaks off, a last one says so in place of
-    the sample that was being read, which may lack its label.
+    Byte-identical images within the shard are marked as duplicates. If the shard breaks off, a last sample with the
+    reason replaces the one being read, whose label may be missing.
     """
     hashes: set[bytes] = set()
     place = itertools.count()
@@ -81,13 +81,13 @@ def samples(shard: str) -> Iterator[Sample]:
                     yield Sample(next(place), f"{shard}/{stem!r}", rejected="no_image", reason="a label without image")
                 continue
             digest = hashlib.blake2b(image.content, digest_size=16).digest()
-            twice = {"rejected": "duplicate", "reason": "seen before in this shard"} if digest in hashes else {}
+            duplicate = {"rejected": "duplicate", "reason": "seen before in this shard"} if digest in hashes else {}
             hashes.add(digest)
             name = f"{shard}/{image.name}"
-            yield Sample(next(place), name, image.content, -1 if label is None else label, **twice)
+            yield Sample(next(place), name, image.content, -1 if label is None else label, **duplicate)
         count = next(place)
         if count == 0:
-            yield Sample(0, shard, rejected="broken_shard", reason="holds no sample")
+            yield Sample(0, shard, rejected="broken_shard", reason="contains no sample")
     except _Broken as error:
         yield Sample(next(place), shard, rejected="broken_shard", reason=str(error))
 
@@ -100,25 +100,25 @@ class _Member:
 
     @property
     def stem(self) -> str:
-        """Folder and name up to the first dot of the name."""
+        """The folder and the file name up to its first dot."""
         path = PurePosixPath(self.name)
         return str(path.parent / path.name.partition(".")[0])
 
     @property
     def extension(self) -> str:
-        """All after the first dot: `seg.png` is another thing than `png`."""
+        """The file name after its first dot: `seg.png` differs from `png`."""
         return PurePosixPath(self.name).name.partition(".")[2].lower()
 
 
 class _Broken(Exception):
-    """A shard that cannot be read on; the text is the reason."""
+    """Raised if the rest of a shard cannot be read; the message is the reason."""
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header, strict where tarfile is silent.
+    """A stricter header of a member.
 
-    tarfile takes a damaged header, or a file that is cut off between two members, for the archive's end; and reads
-    an extended header of any length into memory.
+    tarfile treats a damaged header, or a file truncated between two members, as the end of the archive, and reads
+    extended headers of any length into memory.
     """
 
     EXTENDED = (
@@ -138,43 +138,46 @@ class _Header(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             if any(buf):
                 raise tarfile.ReadError(str(error)) from None
-            raise  # the mark of the end
+            raise  # end-of-archive marker
         if header.size < 0:
-            raise tarfile.ReadError("a member of negative size")
-        if header.type in cls.EXTENDED and header.size > LARGEST_HEADER:
+            raise tarfile.ReadError("negative member size")
+        if header.type in cls.EXTENDED and header.size > MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"extended header of {header.size:,} bytes")
         return header
 
 
 class _Response:
-    """A web server's answer. http.client takes a connection that ends early for the end: here it is an error."""
+    """A web server's response. Raises ConnectionError if it ends early, which http.client treats as the end."""
 
     def __init__(self, url: str):
-        self.answer = urllib.request.urlopen(url, timeout=TIMEOUT_S)
+        self.response = urllib.request.urlopen(url, timeout=TIMEOUT_S)
 
     def read(self, size: int) -> bytes:
-        content = self.answer.read(size)
-        if not content and self.answer.length:
-            raise ConnectionError(f"connection ended {self.answer.length:,} bytes early")
+        content = self.response.read(size)
+        if not content and self.response.length:
+            raise ConnectionError(f"connection ended {self.response.length:,} bytes early")
         return content
 
     def close(self) -> None:
-        self.answer.close()
+        self.response.close()
 
 
 def _members(shard: str) -> Iterator[_Member]:
-    """The members of a shard but folders. A URL that fails is tried again, and goes on after what it gave. _Broken."""
-    given = 0
+    """Yield the members of a shard except folders. A failing URL is retried, continuing after the last member read.
+
+    Raises _Broken if the shard cannot be read to its end.
+    """
+    yielded = 0
     for attempt in range(1, TRIES + 1):
         try:
             with closing(_open(shard)) as stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as tar:
                 for number, member in enumerate(tar):
-                    if number >= given and not member.isdir():
+                    if number >= yielded and not member.isdir():
                         yield _read(tar, member)
-                    given = max(given, number + 1)
-                    tar.members.clear()  # tarfile keeps them all
+                    yielded = max(yielded, number + 1)
+                    tar.members.clear()  # otherwise tarfile keeps all of them
             return
-        except Exception as error:  # a broken archive makes its readers raise whatever: zlib.error, EOFError, ...
+        except Exception as error:  # broken archives raise many types: zlib.error, EOFError, ...
             if not _scheme(shard) or attempt == TRIES:
                 tries = f" ({attempt} tries)" if attempt > 1 else ""
                 raise _Broken(f"{' '.join(str(error).split()) or type(error).__name__}{tries}") from None
@@ -185,18 +188,18 @@ def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _Member:
     name = member.name
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
-        return _Member(name, refused="its name climbs out of the shard")
+        return _Member(name, refused="its name points outside the shard")
     if not member.isreg() or member.sparse is not None:
         return _Member(name, refused="a link, a device or another special member")
-    if member.size > LARGEST:
-        return _Member(name, refused=f"{member.size:,} bytes; at most {LARGEST:,} are read")
-    found = _Member(name)
-    wanted = found.extension in (*IMAGES, "cls", "json")
-    return _Member(name, tar.extractfile(member).read()) if wanted else found
+    if member.size > MAX_BYTES:
+        return _Member(name, refused=f"expected at most {MAX_BYTES:,} bytes, got {member.size:,}")
+    skipped = _Member(name)
+    used = skipped.extension in (*IMAGES, "cls", "json")
+    return _Member(name, tar.extractfile(member).read()) if used else skipped
 
 
 def _label(member: _Member) -> int:
-    """The label in a .cls or .json member, or -1."""
+    """Return the label in a .cls or .json member, or -1."""
     try:
         label: Any = json.loads(member.content)
     except (ValueError, RecursionError):
@@ -218,13 +221,13 @@ def _open(shard: str):
 
 
 def _scheme(name: str) -> str:
-    """`https` of `https://...`; nothing for a local path."""
-    found = re.match(r"([a-z][a-z0-9+.-]*)://", name)
-    return found[1] if found else ""
+    """Return `https` for `https://...`, or an empty string for a local path."""
+    match = re.match(r"([a-z][a-z0-9+.-]*)://", name)
+    return match[1] if match else ""
 
 
-def _known(scheme: str) -> None:
-    """ValueError unless fsspec reads this scheme (s3, gs, hf, ...) with what is installed."""
+def _check_scheme(scheme: str) -> None:
+    """Raise ValueError unless the installed fsspec supports this scheme (s3, gs, hf, ...)."""
     import fsspec
 
     try:
@@ -234,38 +237,40 @@ def _known(scheme: str) -> None:
 
 
 def _braces(name: str, pattern: str) -> Iterator[str]:
-    """The names that a pattern with braces stands for, from left to right."""
-    found = re.search(r"\{([^{}]*)\}", name)
-    if not found:
+    """Yield the names that a pattern with braces expands to, from left to right."""
+    braces = re.search(r"\{([^{}]*)\}", name)
+    if not braces:
         yield name
         return
-    ends = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
+    ends = re.fullmatch(r"(\d+)\.\.(\d+)", braces[1])
     if ends:
         first, last = int(ends[1]), int(ends[2])
         width = len(ends[1]) if ends[1].startswith("0") else 0
-        choices = [f"{number:0{width}d}" for number in range(first, min(last, first + MOST_SHARDS) + 1)]
+        valid = 1 <= last - first + 1 <= MAX_SHARDS
+        choices = (f"{number:0{width}d}" for number in range(first, last + 1))
     else:
-        choices = found[1].split(",")
-    if len(choices) < (1 if ends else 2) or len(choices) > MOST_SHARDS:
+        choices = braces[1].split(",")
+        valid = 2 <= len(choices) <= MAX_SHARDS
+    if not valid:
         raise ValueError(
-            f"data.shards={pattern}: {found[0]} is neither a range such as {{000..019}} nor a list such as {{a,b}}"
+            f"data.shards={pattern}: expected a range such as {{000..019}} or a list such as {{a,b}}, got {braces[0]}"
         )
     for choice in choices:
-        yield from _braces(name[: found.start()] + choice + name[found.end() :], pattern)
+        yield from _braces(name[: braces.start()] + choice + name[braces.end() :], pattern)
 
 
 def _local(name: str, root: Path, pattern: str) -> list[str]:
-    """The files of a local path: itself, what a folder holds, or what a glob matches."""
+    """Return the files of a local path: the file itself, the shards in a folder, or the matches of a glob."""
     path = root / Path(name).expanduser()
     if path.is_file():
         return [str(path)]
     if path.is_dir():
-        found = [file for file in path.iterdir() if file.name.endswith(ARCHIVES)]
-        what = f"no shards ({', '.join(ARCHIVES)}) in {path}"
+        files = [file for file in path.iterdir() if file.name.endswith(ARCHIVES)]
+        problem = f"no shards ({', '.join(ARCHIVES)}) in {path}"
     else:
         matches = glob.glob(str(Path(name).expanduser()), root_dir=root, recursive=True)
-        found = [root / match for match in matches if (root / match).is_file()]
-        what = f"no such file or folder: {path}"
-    if not found:
-        raise ValueError(f"data.shards={pattern}: {what}")
-    return [str(file) for file in found]
+        files = [root / match for match in matches if (root / match).is_file()]
+        problem = f"no such file or folder: {path}"
+    if not files:
+        raise ValueError(f"data.shards={pattern}: {problem}")
+    return [str(file) for file in files]

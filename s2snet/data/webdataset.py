@@ -1,7 +1,6 @@
-"""`data=webdataset`: shards to train on as a stream; the last ones by name are held out for validation and test.
+"""Load `data=webdataset`: shards to train on as a stream, the last of them held out for validation and test.
 
-By which rules a sample is rejected is here; in which order samples come, how they are cut at random, and where a stream
-goes on after an interruption, is in s2snet/training/streaming.py.
+This module also rejects samples by rule. Their order, random crops and resuming are in s2snet/training/streaming.py.
 """
 
 import hashlib
@@ -15,19 +14,19 @@ from PIL import Image, ImageStat
 
 from s2snet.config.choices import nearest
 from s2snet.data.decode import Damaged, picture
-from s2snet.data.files import middle, refuse_narrow
+from s2snet.data.image_files import middle, refuse_narrow
 from s2snet.data.images import Images, Splits
 from s2snet.data.shards import Sample, expand, samples
 from s2snet.data.split import Transform, transform
 
-# Why a sample is not used: the first four by s2snet/data/shards.py.
+# Reasons to reject a sample; the first four are found by s2snet/data/shards.py.
 RULES = (
     "broken_shard", "refused", "no_image", "duplicate", "undecodable", "small", "aspect", "constant", "no_label",
 )  # fmt: skip
 
 
 class Rejected(ValueError):
-    """A sample that is not used; `rule` is one of RULES, the text is `NAME: reason`."""
+    """Raised for a rejected sample; `rule` is one of RULES, the message is `NAME: reason`."""
 
     def __init__(self, rule: str, text: str):
         super().__init__(text)
@@ -36,7 +35,7 @@ class Rejected(ValueError):
 
 @dataclass(frozen=True)
 class Reject:
-    """Least and most that an image may have; None switches a rule off. The defaults are placeholders of ours."""
+    """Limits that images must satisfy; None switches a rule off. The defaults are not tuned."""
 
     least_side: int | None = 32
     most_aspect: float | None = 4
@@ -45,10 +44,10 @@ class Reject:
 
 
 class Shards:
-    """Tar shards to train on: samples of one by its number, and the picture of one. Holds no images.
+    """Tar shards to train on: yields the samples of a shard and decodes their images. Holds no images.
 
-    `epoch_images` is the length: how many images count as an epoch. With `labelled`, samples without a label below
-    `len(classes)` are rejected.
+    `epoch_images` is the length: the number of images that count as an epoch. If `labelled`, samples without a label
+    below `len(classes)` are rejected.
     """
 
     labelled = False
@@ -69,12 +68,12 @@ class Shards:
     def __len__(self) -> int:
         if self.epoch_images is None:
             raise ValueError(
-                "data.epoch_images is needed to train: how many images count as an epoch (a stream has no end)"
+                "data.epoch_images is required for training: the number of images per epoch (a stream has no end)"
             )
         return self.epoch_images
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the shards' names, the sizes of local files and what is made of a sample. Reads none."""
+        """Return the SHA-256 (hex) of the shards' names, the sizes of local files and the options. Reads no shard."""
         options = (self.reject, self.resize, self.size, self.channels, self.shuffle, len(self.classes))
         digest = hashlib.sha256(repr(options).encode())
         for name in self.names:
@@ -83,38 +82,38 @@ class Shards:
         return digest.hexdigest()
 
     def samples(self, number: int) -> Iterator[Sample]:
-        """All samples of a shard, as they lie in it."""
+        """Yield all samples of a shard in order."""
         return samples(self.names[number])
 
     def label(self, sample: Sample) -> int:
-        """The sample's class, or -1 where it has none of ours."""
+        """Return the sample's class, or -1 if it has no label below `len(classes)`."""
         return sample.label if sample.label < len(self.classes) else -1
 
     def picture(self, sample: Sample) -> Image.Image:
-        """The sample decoded, at its own size; Rejected where a rule says so."""
+        """Return the decoded sample at its own size; raise Rejected if a rule applies."""
         if sample.rejected and (sample.rejected != "duplicate" or self.reject.duplicates):
             raise Rejected(sample.rejected, f"{sample.name}: {sample.reason}")
         if self.labelled and self.label(sample) < 0:
-            raise Rejected("no_label", f"{sample.name}: no label from 0 to {len(self.classes) - 1}")
+            raise Rejected("no_label", f"{sample.name}: expected a label from 0 to {len(self.classes) - 1}")
         try:
             image = picture(sample.image, self.channels, sample.name)
             refuse_narrow(image, self.resize, sample.name)
         except Damaged as error:
             raise Rejected("undecodable", str(error)) from None
-        self._judge(image, sample.name)
+        self._check_limits(image, sample.name)
         return image
 
-    def _judge(self, image: Image.Image, name: str) -> None:
-        rules = self.reject
+    def _check_limits(self, image: Image.Image, name: str) -> None:
+        limits = self.reject
         short, long = sorted(image.size)
-        if rules.least_side is not None and short < rules.least_side:
-            raise Rejected("small", f"{name}: {short} pixels; at least {rules.least_side} a side")
-        if rules.most_aspect is not None and long > rules.most_aspect * short:
-            raise Rejected("aspect", f"{name}: {short} by {long} pixels; at most 1 : {rules.most_aspect}")
-        if rules.least_std is not None:
+        if limits.least_side is not None and short < limits.least_side:
+            raise Rejected("small", f"{name}: expected at least {limits.least_side} pixels per side, got {short}")
+        if limits.most_aspect is not None and long > limits.most_aspect * short:
+            raise Rejected("aspect", f"{name}: expected at most 1 : {limits.most_aspect}, got {short} : {long} pixels")
+        if limits.least_std is not None:
             std = max(ImageStat.Stat(image).stddev) / 255
-            if std < rules.least_std:
-                raise Rejected("constant", f"{name}: std {std:.4f} of its pixels; at least {rules.least_std}")
+            if std < limits.least_std:
+                raise Rejected("constant", f"{name}: expected a std of at least {limits.least_std}, got {std:.4f}")
 
 
 def webdataset(
@@ -133,14 +132,26 @@ def webdataset(
     mean: tuple = (0.485, 0.456, 0.406),
     std: tuple = (0.229, 0.224, 0.225),
 ) -> Splits:
-    """Splits whose training part is a stream (`Shards`); of the held-out images every other one is a test image.
+    """Return splits whose training part is a stream (`Shards`); every other held-out image is a test image.
 
-    Local shards lie below `data_root`; `flip` is a fact for the recipes' augmentation. Reads the held-out shards until
-    they gave `held_out_images`, by the same rules of rejection. ValueError, in one line, for options and shards that do
-    not go together.
+    Reads the held-out shards until they yield `held_out_images` images, applying the same rules of rejection. `flip` is
+    used by the recipes' augmentation.
+
+    Args:
+        shards: File, folder, glob or URL, or several; `{000..019}` is a range. Local ones are relative to `data_root`.
+        epoch_images: Number of images per epoch; required for training.
+        classes: Number of classes; labels are 0 to classes - 1.
+        shuffle: Number of encoded images in memory from which the next one is drawn.
+        held_out_shards: Number of shards, the last by name, that are held out.
+        held_out_images: Maximum number of held-out images, which are kept in memory.
+        reject: Limits by name, see `Reject`.
+        size, resize, channels, mean, std: See `ImageFiles`.
+
+    Raises:
+        ValueError: If the options are invalid, or if the shards hold too few images.
     """
     if not shards:
-        raise ValueError("data.shards is needed: a file, folder, glob or URL; {000..019} in it stands for a range")
+        raise ValueError("data.shards is required: a file, folder, glob or URL; {000..019} in it is a range")
     for option, value, least in (
         ("epoch_images", epoch_images, 1),
         ("classes", classes, 1),
@@ -153,51 +164,56 @@ def webdataset(
     shape = transform(size, resize, channels, mean, std)
     names = expand(shards, Path(data_root) if data_root is not None else None)
     if len(names) <= held_out_shards:
-        raise ValueError(f"data.shards: {len(names)} found, and data.held_out_shards={held_out_shards}: none to train")
+        raise ValueError(
+            f"data.held_out_shards={held_out_shards}: expected fewer than the shards found ({len(names)}), "
+            "or none are left for training"
+        )
     names_of_classes = [str(number) for number in range(classes)]
     options = (_reject(reject or {}), shape, shuffle, names_of_classes, epoch_images)
     validation, test = _held_out(Shards(names[-held_out_shards:], *options), held_out_images)
     return Splits(Shards(names[:-held_out_shards], *options), validation, test)
 
 
-def _reject(given: dict) -> Reject:
+def _reject(limits: dict) -> Reject:
+    """Return the limits as a Reject, validated."""
     allowed = vars(Reject())
-    for rule, value in given.items():
+    for rule, value in limits.items():
         if rule not in allowed:
             raise ValueError(f"data.reject.{rule}{nearest(rule, allowed)}: allowed are {', '.join(allowed)}")
         numeric = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-        wanted = "true, false or null" if rule == "duplicates" else "a number from 0 on, or null"
+        expected = "true, false or null" if rule == "duplicates" else "a number of at least 0, or null"
         if value is not None and not (isinstance(value, bool) if rule == "duplicates" else numeric):
-            raise ValueError(f"data.reject.{rule}={value}: {wanted}")
-    return Reject(**given)
+            raise ValueError(f"data.reject.{rule}={value}: expected {expected}")
+    return Reject(**limits)
 
 
 def _held_out(shards: Shards, most: int) -> tuple[Images, Images]:
-    """Validation and test images: by turns, the first `most` that no rule rejects.
+    """Return validation and test images: the first `most` that no rule rejects, alternating between the two.
 
-    Where some of them have labels, those without are left out.
+    If at least two of them have labels, those without are left out.
     """
     images, labels, rejected = [], [], Counter()
-    first = ""
+    first_reason = ""
     for sample in (sample for number in range(len(shards.names)) for sample in shards.samples(number)):
         try:
             images.append(middle(shards.picture(sample), shards.resize, shards.size, sample.name))
             labels.append(shards.label(sample))
         except Rejected as reason:
             rejected[reason.rule] += 1
-            first = first or str(reason)
+            first_reason = first_reason or str(reason)
         if len(images) == most:
             break
     if len(images) < 2:
-        why = f"; rejected: {', '.join(f'{n} {rule}' for rule, n in rejected.items())}, the first is {first}"
+        counts = ", ".join(f"{count} {rule}" for rule, count in rejected.items())
         raise ValueError(
-            f"data.held_out_shards={len(shards.names)}: {len(images)} images in {', '.join(shards.names)}, and two are "
-            f"needed, to validate and to test{why if rejected else ''}"
+            f"data.held_out_shards={len(shards.names)}: expected at least 2 images, to validate and to test, "
+            f"got {len(images)} in {', '.join(shards.names)}"
+            + (f"; rejected: {counts}, the first is {first_reason}" if rejected else "")
         )
-    stacked, found = torch.stack(images), torch.tensor(labels)
+    pixels, classes = torch.stack(images), torch.tensor(labels)
     usable = torch.arange(len(images))
-    if (found >= 0).sum() > 1:
-        usable = usable[found >= 0]
+    if (classes >= 0).sum() > 1:
+        usable = usable[classes >= 0]
     facts = (shards.classes, shards.mean, shards.std)
-    validation, test = (Images(stacked[part], found[part], part, *facts) for part in (usable[0::2], usable[1::2]))
+    validation, test = (Images(pixels[part], classes[part], part, *facts) for part in (usable[0::2], usable[1::2]))
     return validation, test

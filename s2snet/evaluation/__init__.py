@@ -1,4 +1,4 @@
-"""Evaluation: craft adversarial images, judge them, keep one row per image.
+"""Craft adversarial images, judge them and keep one row per image.
 
 `schema` and `scores` import no torch, so that results can be read, aggregated and drawn on any machine.
 """

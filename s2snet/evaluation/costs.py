@@ -1,4 +1,4 @@
-"""What an evaluation costs before it starts: passes of each cell, minutes on this machine, shares of the ranks."""
+"""Count what an evaluation costs before it starts: passes of each cell, time per pass, shares of the ranks."""
 
 import inspect
 import json
@@ -18,23 +18,23 @@ FEW = 50  # steps that are counted by running them; more are extrapolated
 
 @dataclass(frozen=True)
 class Cost:
-    """Passes through the source per image without leaving early: at most (of cw and lbfgs, which search, about)."""
+    """Passes through the source per image without leaving early: an upper bound; for cw and lbfgs an estimate."""
 
     forwards: float
     backwards: float
 
 
 class Costs:
-    """The cost of each cell, counted by running its attack on two images against a model that nothing fools."""
+    """Counts the cost of each cell by running its attack on two images against a model that nothing fools."""
 
     def __init__(self, shape: tuple[int, ...], classes: int):
         self._shape, self._classes, self._known = shape, classes, {}
 
     def of(self, cell: Cell) -> Cost:
-        if cell.source is None or cell.universal:  # nothing is asked about the test images
+        if cell.source is None or cell.universal:  # attacks no test image
             return Cost(0, 0)
         facts = cell.preimage
-        # The radius says nothing here: nothing fools at any.
+        # The radius makes no difference here: at none is the model fooled.
         key = json.dumps([facts["attack"], facts["options"], facts["norm"], facts["budget"] is None], sort_keys=True)
         if key not in self._known:
             self._known[key] = self._count(cell)
@@ -42,8 +42,8 @@ class Costs:
         return Cost(*counted(cost.forwards, cost.backwards, draws))
 
     def _count(self, cell: Cell) -> Cost:
-        attack, chosen = attack_of(cell)
-        aim = chosen.pop("targets", None)
+        _, attack, options = attack_of(cell)
+        aim = options.pop("targets", None)
         images = torch.full((2, *self._shape), 0.5)
         labels = torch.zeros(2, dtype=torch.int64)
         given = {"norm": cell.norm, "noise": Noise(0)}
@@ -54,32 +54,32 @@ class Costs:
 
         def passes(module: nn.Module, **steps: int) -> Cost:
             taken = Passes(2)
-            attack(module, images, labels, passes=taken, **given, **{**chosen, **steps})
+            attack(module, images, labels, passes=taken, **given, **{**options, **steps})
             return Cost(taken.forwards.float().mean().item(), taken.backwards.float().mean().item())
 
         def most(**steps: int) -> Cost:
             cost = passes(_Firm(self._classes), **steps)
-            if attack.minimal:  # what fools at last is then pulled back to the boundary, which also costs
+            if attack.minimal:  # an image that fools in the last pass is pulled back to the boundary, which also costs
                 then = int(given.get("targets", labels + 1)[0])
                 late = passes(_Firm(self._classes, round(cost.forwards) - 1, then), **steps)
                 cost = Cost(max(cost.forwards, late.forwards), max(cost.backwards, late.backwards))
             return cost
 
-        asked = inspect.signature(attack).parameters.get("steps")
-        steps = chosen.get("steps", 0 if asked is None else asked.default)
+        parameter = inspect.signature(attack).parameters.get("steps")
+        steps = options.get("steps", 0 if parameter is None else parameter.default)
         try:
             if steps <= 2 * FEW:
                 return most()
-            few, twice = most(steps=FEW), most(steps=2 * FEW)  # the rest is in proportion
+            few, twice = most(steps=FEW), most(steps=2 * FEW)  # the rest is extrapolated
             share = (steps - FEW) / FEW
             forwards, backwards = (a + share * (b - a) for a, b in zip(astuple(few), astuple(twice), strict=True))
             return Cost(forwards, backwards)
-        except Exception:  # an attack that fails does so in its cells, where it is said
+        except Exception:  # the failure is reported with the cells of the attack
             return Cost(0, 0)
 
 
 def counted(forwards, backwards, draws_per_backward: int | None) -> tuple:
-    """(forwards, backwards) through the network, numbers or tensors, where each backward of the source is several."""
+    """Return (forwards, backwards) through the network, of which each backward of the source takes several."""
     if draws_per_backward is None:
         return forwards, backwards
     more = backwards * draws_per_backward
@@ -87,25 +87,25 @@ def counted(forwards, backwards, draws_per_backward: int | None) -> tuple:
 
 
 class _Firm(nn.Module):
-    """Answers class 0 whatever the images, with a gradient: attacks take all their steps.
+    """Predicts class 0 for all images, with a gradient, so that attacks take all their steps.
 
-    From the pass numbered `until` on it answers `then`.
+    From pass number `until` on it predicts `then`.
     """
 
     def __init__(self, classes: int, until: float = math.inf, then: int = 1):
         super().__init__()
-        self.classes, self.until, self.then, self.asked = classes, until, then, 0
+        self.classes, self.until, self.then, self.passes = classes, until, then, 0
 
     def forward(self, images: Tensor) -> Tensor:
         slope = torch.arange(self.classes, dtype=images.dtype) * 1e-3
-        answer = torch.zeros(self.classes, dtype=images.dtype)
-        answer[0 if self.asked < self.until else self.then] = 10.0
-        self.asked += 1
-        return images.flatten(1).mean(dim=1, keepdim=True) * slope + answer
+        logits = torch.zeros(self.classes, dtype=images.dtype)
+        logits[0 if self.passes < self.until else self.then] = 10.0
+        self.passes += 1
+        return images.flatten(1).mean(dim=1, keepdim=True) * slope + logits
 
 
 def seconds_per_image(source: nn.Module, images: Tensor) -> tuple[float, float]:
-    """(of a forward, of a forward with its backward), measured on these images after a warm-up. Six passes."""
+    """Measure the seconds per image of (a forward, a forward with its backward) after a warm-up. Six passes."""
     times = []
     for backwards in (False, True):
         best = float("inf")
@@ -124,9 +124,9 @@ def seconds_per_image(source: nn.Module, images: Tensor) -> tuple[float, float]:
 
 
 def shares(cells: list[Cell], sizes: list[int], world: int, costs: Costs) -> dict[tuple[int, int], int]:
-    """{(chunk, place of the cell): its rank}: the dearest pieces first, each to the rank with the least so far.
+    """Return {(chunk, place of the cell): rank}: the most expensive pieces first, each to the least busy rank.
 
-    The same on every rank: it depends on the plan alone. `sizes` is the number of images of each chunk.
+    Equal on every rank, since it depends on the plan alone. `sizes` is the number of images of each chunk.
     """
     if world == 1:
         return {(chunk, place): 0 for chunk in range(len(sizes)) for place in range(len(cells))}
@@ -144,7 +144,7 @@ def shares(cells: list[Cell], sizes: list[int], world: int, costs: Costs) -> dic
 
 
 def _price(cell: Cell, costs: Costs) -> float:
-    """A rough weight of one image: passes through the source, judging, and a purifier as three classifiers."""
+    """Return a rough cost of one image: crafting and judging, with a purifier counted as three classifiers."""
     cost = costs.of(cell)
     source = getattr(cell.source, "defended", cell.source)
     weight = 4 if getattr(source, "has_purifier", False) else 1

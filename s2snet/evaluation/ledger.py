@@ -1,15 +1,15 @@
-"""The ledger: what was crafted and judged, on disk, one file per chunk, each whole or absent.
+"""Keep what was crafted and judged on disk, one file per chunk, each complete or absent.
 
     ledger/crafted/KEY/cell.json            the key's preimage
     ledger/crafted/KEY/00000.safetensors    adversarial images of chunk 0, with indices and passes per image
-    ledger/crafted/KEY/00000.sample.safetensors   the few of them that the report shows, where not all are kept
+    ledger/crafted/KEY/00000.sample.safetensors   only those that the report shows, if not all are kept
     ledger/judged/KEY/JUDGE/00000.parquet   rows of chunk 0 before that judge (MEASURED_SCHEMA)
     ledger/fits/KEY.safetensors             a surrogate that was fitted to a purifier, or a universal perturbation
-    ledger/failed/KEY.00000.json            why chunk 0 of that cell has no rows; the next run tries again
+    ledger/failed/KEY.00000.json            why chunk 0 of that cell failed; the next run tries again
 
-Every rank writes here, each its own chunks; one lock, held by the first, keeps a second run out. A file is written
-beside its place, flushed, synced and renamed; what has its name is whole, and a checksum inside says so again. One
-that fails it is named, moved aside and made anew.
+Every rank writes its own chunks; a lock held by the first rank keeps a second run out. A file is written under a
+temporary name, flushed, synced and renamed, so a file with its final name is complete. It also holds a checksum: if it
+does not match, the file is reported, moved aside and made again.
 """
 
 import hashlib
@@ -42,28 +42,26 @@ class Ledger:
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise ValueError(
-                f"{folder} is in use by another run; wait for it, or give this one its own output=FOLDER"
-            ) from None
+            raise ValueError(f"{folder} is in use by another run; wait for it, or use another output=FOLDER") from None
 
     def close(self) -> None:
         self._lock.release()
 
     def describe(self, key: str, preimage: dict) -> None:
-        """Keeps the readable preimage of a crafted key beside its chunks."""
+        """Write the readable preimage of a crafted key next to its chunks."""
         path = self.folder / "crafted" / key / "cell.json"
         if not path.is_file():
             write_whole(path, json.dumps(preimage, indent=1, sort_keys=True).encode())
 
     def crafted(self, key: str, chunk: int, sample: bool = False) -> dict[str, Tensor] | None:
-        """The tensors of a crafted chunk (adversarial, image, ...), or of its sample; None where there are none."""
+        """Return the tensors of a crafted chunk (adversarial, image, ...) or of its sample, or None."""
         return self._tensors(self._crafted_path(key, chunk, sample))
 
     def keep_crafted(self, key: str, chunk: int, tensors: dict[str, Tensor], sample: bool = False) -> None:
         self._keep_tensors(self._crafted_path(key, chunk, sample), tensors)
 
     def fit(self, key: str) -> dict[str, Tensor] | None:
-        """The tensors of a surrogate or a perturbation, or None where it was not made yet."""
+        """Return the tensors of a surrogate or a perturbation, or None if it is not fitted yet."""
         return self._tensors(self.folder / "fits" / f"{key}.safetensors")
 
     def keep_fit(self, key: str, tensors: dict[str, Tensor]) -> None:
@@ -73,12 +71,12 @@ class Ledger:
         write_whole(self.folder / "failed" / f"{key}.{chunk:05d}.json", json.dumps(reason).encode())
 
     def failures(self) -> dict[str, dict[int, str]]:
-        """{key: {chunk: why}} of this run, over all ranks."""
-        found: dict[str, dict[int, str]] = {}
+        """Return {key: {chunk: reason}} of this run, over all ranks."""
+        reasons: dict[str, dict[int, str]] = {}
         for path in sorted((self.folder / "failed").glob("*.json")):
             key, chunk, _ = path.name.split(".")
-            found.setdefault(key, {})[int(chunk)] = json.loads(path.read_text())
-        return found
+            reasons.setdefault(key, {})[int(chunk)] = json.loads(path.read_text())
+        return reasons
 
     def forget_failures(self) -> None:
         for path in (self.folder / "failed").glob("*.json"):
@@ -102,7 +100,7 @@ class Ledger:
         write_whole(path, save(tensors, metadata={"sha256": _checksum(tensors)}))
 
     def judged(self, key: str, judge: str, chunk: int) -> pa.Table | None:
-        """The rows of a judged chunk, or None where there are none."""
+        """Return the rows of a judged chunk, or None."""
         path = self._judged_path(key, judge, chunk)
         if not path.is_file():
             return None
@@ -137,7 +135,7 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
 
 
 def _checksum_of_rows(rows: pa.Table) -> str:
-    """Over the values: parquet's own checksums leave out its footer."""
+    """Return a checksum of the values: parquet's own checksums leave out its footer."""
     digest = hashlib.sha256()
     for name in rows.column_names:
         digest.update(name.encode())

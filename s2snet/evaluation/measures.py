@@ -1,6 +1,6 @@
-"""What a table of accuracies does not say: figures (measures.csv), and accuracy over distance (curves.csv).
+"""Compute what a table of accuracies leaves out: measures.csv, and accuracy over distance (curves.csv).
 
-Knows numpy and pyarrow, no torch. Reads rows a cell at a time.
+Imports no torch. Reads rows a cell at a time.
 """
 
 import csv
@@ -13,26 +13,26 @@ from s2snet.evaluation.schema import CLEAN, CURVE_COLUMNS, CURVE_DISTANCES, MEAS
 from s2snet.evaluation.scores import Scores, groups, headline, label_of
 
 UNDEFENDED = "none"
-POINTS = 64  # of a curve, at quantiles of the distances found
+POINTS = 64  # of a curve, at quantiles of the distances
 
 
 def measures(scores: Scores, rows: pa.Table | str | Path, classes: list[str]) -> list[dict]:
-    """The lines of measures.csv (dicts of MEASURE_COLUMNS), in the order of the rows, per-class accuracies last.
+    """Return the lines of measures.csv (dicts of MEASURE_COLUMNS), in the order of the rows, accuracies per class last.
 
-    Where several cells share a label the value is the mean over their images.
+    If several cells share a label, the value is the mean over their images.
     """
     sums: dict[tuple, list[np.ndarray]] = {}
     counted: dict[tuple, tuple[int, int]] = {}
-    fine: dict[str, np.ndarray] = {}  # of each defence: the images that it gets right without an attack
+    clean_correct: dict[str, np.ndarray] = {}  # of each defence: the images that are correct without an attack
     for naming, group in groups(rows):
         label = label_of(naming)
         if label[1] == CLEAN:
             label = (label[0], CLEAN, "", "", "", 0.0)
-            fine[label[0]] = group["image"].to_numpy()[group["correct"].to_numpy()]
-            wanted = ("psnr", "ssim", "purified_pixel")
+            clean_correct[label[0]] = group["image"].to_numpy()[group["correct"].to_numpy()]
+            columns = ("psnr", "ssim", "purified_pixel")
         else:
-            wanted = ("linf", "l2_normalised", "l2_standardised", "purified_pixel", "purified_signal")
-        for name in wanted:
+            columns = ("linf", "l2_normalised", "l2_standardised", "purified_pixel", "purified_signal")
+        for name in columns:
             values = group[name].drop_null().to_numpy()
             if len(values) and not (name.startswith("purified") and not values.any()):
                 sums.setdefault((label, name), []).append(values)
@@ -40,13 +40,14 @@ def measures(scores: Scores, rows: pa.Table | str | Path, classes: list[str]) ->
             changed = int((group["l2"].to_numpy() > 0).sum())
             counted[label] = max(changed, counted.get(label, 0)), len(group)
         if label[1] != CLEAN:
-            turned = ~group["correct"].to_numpy() & np.isin(group["image"].to_numpy(), fine.get(label[0], []))
-            values = group["l2_normalised"].to_numpy()[turned]
+            images, wrong = group["image"].to_numpy(), ~group["correct"].to_numpy()
+            fooled = wrong & np.isin(images, clean_correct.get(label[0], []))
+            values = group["l2_normalised"].to_numpy()[fooled]
             if len(values):
                 sums.setdefault((label, "l2_normalised_turned"), []).append(values)
     lines = []
-    for (label, name), found in sums.items():
-        values = np.concatenate(found)
+    for (label, name), parts in sums.items():
+        values = np.concatenate(parts)
         value = np.median(values) if name.startswith("purified") else np.mean(values)
         lines.append(_line(label, name, "", float(value), len(values)))
     lines += [_line(label, "changed", "", float(changed), n) for label, (changed, n) in counted.items()]
@@ -54,13 +55,13 @@ def measures(scores: Scores, rows: pa.Table | str | Path, classes: list[str]) ->
 
 
 def _clean_costs(scores: Scores) -> list[dict]:
-    speaking = headline(scores.table())
-    bare = speaking.get((UNDEFENDED, CLEAN, "", 0.0))
+    headline_rows = headline(scores.table())
+    bare = headline_rows.get((UNDEFENDED, CLEAN, "", 0.0))
     if bare is None or bare["accuracy"] is None:
         return []
     return [
         _line((defence, CLEAN, "", "", "", 0.0), "clean_cost", "", bare["accuracy"] - line["accuracy"], line["images"])
-        for (defence, threat, _, _), line in speaking.items()
+        for (defence, threat, _, _), line in headline_rows.items()
         if threat == CLEAN and defence != UNDEFENDED and line["accuracy"] is not None
     ]
 
@@ -80,11 +81,10 @@ def _line(label: tuple, measure: str, kind: str, value: float, images: int) -> d
 
 
 def curves(scores: Scores, rows: pa.Table | str | Path) -> list[dict]:
-    """The lines of curves.csv (dicts of CURVE_COLUMNS): accuracy against each distance, per threat and over all.
+    """Return the lines of curves.csv (dicts of CURVE_COLUMNS): accuracy against each distance, per threat and over all.
 
-    An image is right at a distance if nothing that any attack of any cell and seed found at that distance or nearer
-    turns it; one that is wrong without an attack is wrong at 0. The curve falls where images were found: between
-    budgets that were not run it is an upper bound.
+    An image is correct at a distance if no perturbation of that size or less, of any cell and seed, fools the defence;
+    one that is wrong without an attack is wrong at 0. Between budgets that were run the curve is an upper bound.
     """
     nearest: dict[tuple[str, str, str], np.ndarray] = {}
     for naming, group in groups(rows):
@@ -93,10 +93,10 @@ def curves(scores: Scores, rows: pa.Table | str | Path) -> list[dict]:
         for distance in CURVE_DISTANCES:
             if group[distance].null_count:
                 continue
-            found = np.where(correct, np.inf, group[distance].to_numpy())
+            fooled_at = np.where(correct, np.inf, group[distance].to_numpy())
             for threat in (naming["threat"], WORST_CASE):
                 key = (naming["defence"], threat, distance)
-                np.minimum.at(nearest.setdefault(key, np.full(len(scores.selected), np.inf)), at, found)
+                np.minimum.at(nearest.setdefault(key, np.full(len(scores.selected), np.inf)), at, fooled_at)
     lines = []
     for (defence, threat, distance), sizes in sorted(nearest.items()):
         if threat == CLEAN:
@@ -113,7 +113,7 @@ def curves(scores: Scores, rows: pa.Table | str | Path) -> list[dict]:
 
 
 def write(lines: list[dict], columns: tuple[str, ...], path: str | Path) -> None:
-    """Writes a CSV with these columns, numbers with six significant digits or as Python writes budgets."""
+    """Write a CSV with these columns: floats with six significant digits, budgets as Python prints them."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

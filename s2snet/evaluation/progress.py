@@ -1,69 +1,83 @@
-"""What a user sees while an evaluation runs: the cell at work, images per second, the time left; and Ctrl-C."""
+"""Show a running evaluation: the current cell, images per second and the time left; and handle Ctrl-C."""
 
 import contextlib
-import json
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 
 from s2snet.evaluation.cells import Cell
-from s2snet.evaluation.engine import chunks
+from s2snet.evaluation.job import Job
+from s2snet.evaluation.plan import Plan
 from s2snet.evaluation.ranks import Ranks
 
 
-@contextlib.contextmanager
-def shown(job, planned, here: Ranks, say: Callable[[str], None]) -> Iterator[tuple[Callable, Callable, Callable]]:
-    """(tick, note, stop) for the engine. The bar counts passes, not cells, so that the time left means something.
+class Progress:
+    """The engine reports to it and stops if `stopped` is set. This one shows nothing and never stops."""
 
-    The first Ctrl-C lets the piece of work in hand end; the second ends at once.
-    """
-    cells, sizes = planned.cells, [len(places) for places in chunks(job.chunk, job.count)]
-    weights = {id(cell): 1 + planned.costs.of(cell).forwards + planned.costs.of(cell).backwards for cell in cells}
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not job.trainer.progress or not here.first,
-    )
-    asked = threading.Event()
-    last = [time.perf_counter()]
+    stopped = False
 
-    def tick(cell: Cell, chunk: int) -> None:
+    def advance(self, cell: Cell, images: int) -> None:
+        """Report that so many images of a cell are crafted and judged."""
+
+
+class Bar(Progress):
+    """A bar on stderr that counts passes, not cells, so that the time left is realistic."""
+
+    def __init__(self, job: Job, plan: Plan, here: Ranks):
+        self._passes = {}
+        for cell in plan.cells:
+            cost = plan.costs.of(cell)
+            self._passes[id(cell)] = 1 + cost.forwards + cost.backwards
+        self._world = here.world
+        self._last = time.perf_counter()
+        self.bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not job.config.trainer.progress or not here.first,
+        )
+        self._title = f"{len(plan.cells)} cells, {job.count} images"
+        self._task = self.bar.add_task(self._title, total=sum(self._passes.values()) * job.count, rate="")
+
+    def advance(self, cell: Cell, images: int) -> None:
         now = time.perf_counter()
-        rate = sizes[chunk] / max(now - last[0], 1e-9)
-        last[0] = now
-        advance = weights[id(cell)] * sizes[chunk] * here.world
-        bar.update(task, advance=advance, description=cell.describe(), rate=f"{rate:.3g} images/s")
+        rate = images / max(now - self._last, 1e-9)
+        self._last = now
+        passes = self._passes[id(cell)] * images * self._world
+        self.bar.update(self._task, advance=passes, description=cell.describe(), rate=f"{rate:.3g} images/s")
 
-    def note(facts: dict[str, Any]) -> None:
-        with open(job.output / "timing.jsonl", "a") as timing:
-            timing.write(json.dumps(facts) + "\n")
+    def finish(self) -> None:
+        self.bar.update(self._task, description=self._title, rate="")
+
+
+@contextlib.contextmanager
+def shown(job: Job, plan: Plan, here: Ranks, say: Callable[[str], None]) -> Iterator[Progress]:
+    """Show a bar. The first Ctrl-C inside sets its `stopped`; the second raises KeyboardInterrupt at once."""
+    progress = Bar(job, plan, here)
 
     def interrupt(number, frame) -> None:
-        if asked.is_set():
+        if progress.stopped:
             raise KeyboardInterrupt
-        asked.set()
-        say("ending after the chunk in hand; Ctrl-C again ends at once")
+        progress.stopped = True
+        say("stopping after the current chunk; Ctrl-C again stops at once")
 
-    title = f"{len(cells)} cells, {job.count} images"
-    with bar, _handler(interrupt):
-        task = bar.add_task(title, total=sum(weights.values()) * sum(sizes), rate="")
-        yield tick, note, asked.is_set
-        bar.update(task, description=title, rate="")
+    with progress.bar, _handler(interrupt):
+        yield progress
+        progress.finish()
 
 
 @contextlib.contextmanager
 def _handler(interrupt: Callable) -> Iterator[None]:
-    """Ctrl-C calls `interrupt` inside; only the main thread may say so."""
+    """Let Ctrl-C call `interrupt` inside. Only the main thread can set a handler; elsewhere nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Where an evaluation runs: one process, or the ranks that Lightning Fabric, torchrun or SLURM starts."""
+"""Run an evaluation in one process, or in the ranks that Lightning Fabric, torchrun or SLURM starts."""
 
 import contextlib
 import datetime
@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
-# A rank that has nothing left waits for the slowest; a cell of a big network may take hours.
+from s2snet.config.runtime import Trainer
+
+# A rank that has finished waits for the slowest; a cell of a big network may take hours.
 PATIENCE = datetime.timedelta(days=7)
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass
 class Ranks:
-    """This process among all: its rank, how many there are, its device, and how to wait for the others."""
+    """This process among all: its rank, their number, its device, and how to wait for the others."""
 
     rank: int = 0
     world: int = 1
@@ -27,37 +29,37 @@ class Ranks:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until every rank is here."""
+        """Wait until every rank has reached this point."""
         if self.fabric is not None:
             self.fabric.barrier()
 
     def autocast(self, precision: str) -> contextlib.AbstractContextManager:
-        """Mixed precision for crafting; nothing for 32-true."""
+        """Return a context for crafting in mixed precision; it does nothing for 32-true."""
         if precision == "32-true":
             return contextlib.nullcontext()
         kind = torch.bfloat16 if precision == "bf16-mixed" else torch.float16
         return torch.autocast(self.device.type, dtype=kind)
 
 
-def launch(trainer) -> Ranks:
-    """Starts the further processes that the trainer settings ask for and joins them.
+def launch(trainer: Trainer) -> Ranks:
+    """Start the other processes that the trainer configuration asks for and join them.
 
-    `trainer` has accelerator, devices, num_nodes and strategy, as in training. One device of one node needs no
-    Fabric (and not its seconds of import); several, or a process that torchrun or SLURM started, do.
+    One device of one node needs no Fabric and skips its seconds of import; several devices, or a process that torchrun
+    or SLURM started, need it.
     """
     devices, nodes = trainer.devices, trainer.num_nodes
     if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has started all processes and knows how many
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     if devices * nodes == 1:
-        return Ranks(device=_device(trainer.accelerator))
+        return Ranks(device=device_of(trainer.accelerator))
     from s2snet import torchvision_cpu
 
-    torchvision_cpu.mend()
+    torchvision_cpu.patch()
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
-    # Each rank works by itself; the group is only there to wait for each other.
+    # Each rank works on its own; the process group is needed only for waiting.
     fabric = Fabric(
         accelerator=trainer.accelerator,
         devices=devices,
@@ -68,8 +70,11 @@ def launch(trainer) -> Ranks:
     return Ranks(fabric.global_rank, fabric.world_size, fabric.device, fabric)
 
 
-def _device(accelerator: str) -> torch.device:
+def device_of(accelerator: str) -> torch.device:
+    """Return the device that an accelerator's name means here. Raises ValueError for a GPU that is not there."""
     wants_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     if wants_gpu and not torch.cuda.is_available():
-        raise ValueError(f"trainer.accelerator={accelerator}: torch sees no GPU here; trainer=auto takes the CPU")
+        raise ValueError(
+            f"trainer.accelerator={accelerator}: expected a GPU, and torch finds none; use trainer=auto for the CPU"
+        )
     return torch.device("cuda" if wants_gpu else "cpu")

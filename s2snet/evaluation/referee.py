@@ -1,4 +1,4 @@
-"""The referee: whether what an attack returned may count at all. It does not believe the attack."""
+"""Check whether the images that an attack returned may count, without trusting the attack."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-AT_ONCE = 64  # images whose quality is measured together: twice as fast as a whole chunk, and less memory
+AT_ONCE = 64  # images whose quality is measured at once: twice as fast as a whole chunk, and less memory
 
 
 class Verdict(NamedTuple):
@@ -17,15 +17,13 @@ class Verdict(NamedTuple):
 
 
 def verdict(images: Tensor, adversarial: Tensor, norm: str, eps: float) -> Verdict:
-    """Checks shape, type, NaN, the box [0, 1] and the ball, the distances in float64 and without any slack.
+    """Check shape, type, NaN, the box [0, 1] and the ball, with distances in float64 and no tolerance.
 
     `eps` is infinite for a minimal attack.
     """
     if adversarial.shape != images.shape or adversarial.dtype != images.dtype:
-        return Verdict(
-            False,
-            f"{adversarial.dtype} {tuple(adversarial.shape)} came back for {images.dtype} {tuple(images.shape)}",
-        )
+        expected, received = (f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (images, adversarial))
+        return Verdict(False, f"expected images {expected}, got {received}")
     flat = adversarial.flatten(1)
     for problem, bad in (
         ("NaN or infinite", ~flat.isfinite()),
@@ -44,15 +42,15 @@ def verdict(images: Tensor, adversarial: Tensor, norm: str, eps: float) -> Verdi
 def distances(
     images: Tensor, adversarial: Tensor, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> dict[str, Tensor]:
-    """linf, l2, l1 and l2_normalised = ||x' - x||_2 / ||x||_2 of each pair, float64 [B].
+    """Return linf, l2, l1 and l2_normalised = ||x' - x||_2 / ||x||_2 of each pair, float64 [B].
 
-    With the data's `mean` and `std` per channel also l2_standardised: the same ratio after subtracting the one
-    and dividing by the other. Subtracting a mean changes the ratio, so papers' figures differ by which they took.
+    With the data's `mean` and `std` per channel also l2_standardised: the same ratio after subtracting the mean and
+    dividing by the deviation. Subtracting a mean changes the ratio, so both kinds are reported in papers.
     """
     clean, moved = images.double(), adversarial.double()
     delta = (moved - clean).flatten(1)
     l2 = delta.norm(dim=1)
-    found = {
+    sizes = {
         "linf": delta.abs().amax(dim=1),
         "l2": l2,
         "l1": delta.abs().sum(dim=1),
@@ -62,26 +60,26 @@ def distances(
         shift, scale = (torch.tensor(list(part), device=clean.device, dtype=clean.dtype) for part in (mean, std))
         scaled = ((moved - clean) / scale[:, None, None]).flatten(1).norm(dim=1)
         size = ((clean - shift[:, None, None]) / scale[:, None, None]).flatten(1).norm(dim=1)
-        found["l2_standardised"] = scaled / size.clamp(min=1e-12)
-    return found
+        sizes["l2_standardised"] = scaled / size.clamp(min=1e-12)
+    return sizes
 
 
 def quality(purified: Tensor, images: Tensor) -> dict[str, np.ndarray]:
-    """psnr (dB) and ssim of each purified image, clipped to [0, 1], against the image; float32 [B].
+    """Return psnr (dB) and ssim of each purified image, clipped to [0, 1], against the image; float32 [B].
 
-    A perfect copy has an infinite PSNR. SSIM needs sides of at least its window of 11 pixels and is absent below.
+    A perfect copy has an infinite PSNR. SSIM is left out for images smaller than its window of 11 pixels.
     """
     from s2snet import torchvision_cpu
 
-    torchvision_cpu.mend()
+    torchvision_cpu.patch()
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-    found: dict[str, list[Tensor]] = {}
+    values: dict[str, list[Tensor]] = {}
     for part, clean in zip(purified.clamp(0, 1).split(AT_ONCE), images.split(AT_ONCE), strict=True):
         every = tuple(range(1, clean.dim()))
         psnr = peak_signal_noise_ratio(part, clean, data_range=1.0, reduction="none", dim=every)
-        found.setdefault("psnr", []).append(psnr.reshape(len(clean)))
+        values.setdefault("psnr", []).append(psnr.reshape(len(clean)))
         if min(images.shape[2:]) >= 11:
             ssim = structural_similarity_index_measure(part, clean, data_range=1.0, reduction="none")
-            found.setdefault("ssim", []).append(ssim.reshape(len(clean)))
-    return {name: torch.cat(values).cpu().numpy() for name, values in found.items()}
+            values.setdefault("ssim", []).append(ssim.reshape(len(clean)))
+    return {name: torch.cat(parts).cpu().numpy() for name, parts in values.items()}

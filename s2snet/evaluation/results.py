@@ -1,4 +1,4 @@
-"""What an evaluation leaves for reading: rows, table, measures, curves, the explorer's samples, run.json."""
+"""Write the files of a result folder: rows, table, measures, curves, the explorer's samples, run.json."""
 
 import json
 import statistics
@@ -14,27 +14,30 @@ import torch
 from safetensors.torch import save
 
 from s2snet.atomic_io import make_whole
-from s2snet.evaluation import measures
+from s2snet.evaluation import measures, timing
+from s2snet.evaluation.cells import Cell
 from s2snet.evaluation.engine import Engine, repeatable
+from s2snet.evaluation.job import Job
+from s2snet.evaluation.plan import Plan
 from s2snet.evaluation.schema import CURVE_COLUMNS, MEASURE_COLUMNS, ROW_SCHEMA, SCHEMA_VERSION
 from s2snet.evaluation.scores import Scores, write_table
 from s2snet.models import Defended
 from s2snet.store import weights
 
-BUFFERED = 1 << 13  # rows that are written at once: memory stays flat, row groups stay worth reading
+BUFFERED = 1 << 13  # rows per write: memory stays flat, and row groups large enough to read efficiently
 
 
-def write(job, planned, engine: Engine) -> None:
-    """Writes every file of the result folder from the ledger, a chunk at a time."""
+def write(job: Job, plan: Plan, engine: Engine) -> None:
+    """Write every file of the result folder from the ledger, a chunk at a time."""
     folder = job.output
     make_whole(folder / "rows.parquet", lambda path: _rows(engine, path))
-    facts = _facts(job, planned)
-    scores = Scores(folder / "rows.parquet", facts["cells"], job.budgets)
+    facts = _facts(job, plan)
+    scores = Scores(folder / "rows.parquet", facts["cells"], job.config.budgets)
     make_whole(folder / "table.csv", lambda path: write_table(scores.table(), path))
     rows = folder / "rows.parquet"
-    figures = measures.measures(scores, rows, facts["classes"])
-    make_whole(folder / "measures.csv", lambda path: measures.write(figures, MEASURE_COLUMNS, path))
-    facts["notes"] = facts["notes"] + _counted(figures)
+    measured = measures.measures(scores, rows, facts["classes"])
+    make_whole(folder / "measures.csv", lambda path: measures.write(measured, MEASURE_COLUMNS, path))
+    facts["notes"] = facts["notes"] + _foreign_counts(measured)
     points = measures.curves(scores, rows)
     make_whole(folder / "curves.csv", lambda path: measures.write(points, CURVE_COLUMNS, path))
     _samples(engine, folder)
@@ -54,7 +57,8 @@ def _rows(engine: Engine, path: Path) -> None:
             writer.write_table(pa.concat_tables(held).combine_chunks())
 
 
-def _facts(job, planned) -> dict[str, Any]:
+def _facts(job: Job, plan: Plan) -> dict[str, Any]:
+    """Return the content of run.json."""
     image = job.images[0][0]
     return {
         "schema": SCHEMA_VERSION,
@@ -66,12 +70,12 @@ def _facts(job, planned) -> dict[str, Any]:
             "images": job.count,
             "size": image.shape[-1],
             "channels": image.shape[0],
-            "fingerprint": planned.data["fingerprint"],
+            "fingerprint": plan.data["fingerprint"],
         },
         "classes": [str(name) for name in job.images.classes],
-        "budgets": job.budgets,
-        "audit": job.audit,
-        "seed": job.seeds[0] if len(job.seeds) == 1 else job.seeds,
+        "budgets": job.config.budgets,
+        "audit": job.config.audit,
+        "seed": job.config.seed[0] if len(job.config.seed) == 1 else job.config.seed,
         "defences": [
             {
                 "name": defence.name,
@@ -91,17 +95,17 @@ def _facts(job, planned) -> dict[str, Any]:
                 "source": source,
                 "route": cell.route,
                 "attack": cell.attack,
-                "options": cell.preimage.get("options", {}),
-                "passes": _passes(planned, cell),
+                "options": cell.options,
+                "passes": _passes(plan, cell),
                 "norm": cell.norm,
                 "budget": cell.preimage["budget"],
                 "seed": cell.seed,
-                "leave_early": cell.preimage.get("leave_early", False),
+                "leave_early": cell.leave_early,
                 "judges": list(judges),
                 "status": cell.status,
                 "reason": cell.reason,
             }
-            for cell in planned.cells
+            for cell in plan.cells
             if not cell.clean
             for threat, source, judges in cell.views
         ],
@@ -110,29 +114,29 @@ def _facts(job, planned) -> dict[str, Any]:
     }
 
 
-def _passes(planned, cell) -> list[float] | None:
-    """[forwards, backwards] per image that the options amount to without leaving early; None where nothing is asked."""
-    return None if cell.source is None or cell.universal else list(astuple(planned.costs.of(cell)))
+def _passes(plan: Plan, cell: Cell) -> list[float] | None:
+    """Return [forwards, backwards] per image without leaving early, or None for a cell that attacks no test image."""
+    return None if cell.source is None or cell.universal else list(astuple(plan.costs.of(cell)))
 
 
 def _parts(defended: Defended) -> dict[str, str]:
-    """The fingerprints of what a defence is made of, by which weights find their evaluation (report/card.py)."""
+    """Return the fingerprints of a defence's parts, by which weights find their evaluation (report/card.py)."""
     parts = {"classifier": weights.fingerprint(defended.classifier)}
     return parts | ({"purifier": weights.fingerprint(defended.purifier)} if defended.has_purifier else {})
 
 
-def _counted(figures: list[dict]) -> list[str]:
-    """A sentence per foreign cell whose file has images beyond the budget, or fewer than were evaluated."""
-    said = {}
-    for line in figures:
+def _foreign_counts(measured: list[dict]) -> list[str]:
+    """Return a sentence per foreign cell whose file has images beyond the budget, or fewer than were evaluated."""
+    notes = {}
+    for line in measured:
         if line["measure"] == "changed" and line["value"] < line["images"]:
             cell = f"{line['attack']} at {line['norm']} {line['budget']:.4g}"
-            said[cell] = f"{cell}: {line['value']:.0f} of {line['images']} images come from the file and lie within"
-    return [f"{text} the budget; the others count as left alone." for text in said.values()]
+            notes[cell] = f"{cell}: {line['value']:.0f} of {line['images']} images come from the file and lie within"
+    return [f"{text} the budget; the others count as unchanged." for text in notes.values()]
 
 
 def _samples(engine: Engine, folder: Path) -> None:
-    """samples.safetensors: a few images spread over the selection, as every cell and purifier left them."""
+    """Write samples.safetensors: a few images spread over the selection, after every cell and purifier."""
     path = folder / "samples.safetensors"
     if not len(engine.sample):
         path.unlink(missing_ok=True)
@@ -148,29 +152,29 @@ def _samples(engine: Engine, folder: Path) -> None:
     guarded = [name for name, defended in engine.defences.items() if defended.has_purifier]
     for name in guarded:
         tensors[f"purified/clean/{engine.judges[name]}"] = purify(name, clean)
-    numbers = np.unique(engine.sample // engine.chunk_size).tolist()
+    numbers = np.unique(engine.sample // engine.job.config.chunk).tolist()
     for cell in engine.cells:
         if cell.source is None or cell.status != "done":
             continue
-        left = [engine.adversarial(cell, number, engine.shown(number)) for number in numbers]
-        if any(part is None for part in left):
+        parts = [engine.adversarial(cell, number, engine.shown(number)) for number in numbers]
+        if any(part is None for part in parts):
             continue
-        tensors[f"adversarial/{cell.key}"] = torch.cat(left)
+        adversarial = torch.cat(parts)
+        tensors[f"adversarial/{cell.key}"] = adversarial
         for name in cell.judges:
             if name in guarded:
-                tensors[f"purified/{cell.key}/{engine.judges[name]}"] = purify(name, torch.cat(left))
-    # a purifier may give its input back: a file holds no two views of one memory
+                tensors[f"purified/{cell.key}/{engine.judges[name]}"] = purify(name, adversarial)
+    # a purifier may return its input, and a file cannot hold two views of one memory
     tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    make_whole(path, lambda beside: beside.write_bytes(save(tensors)))
+    make_whole(path, lambda partial: partial.write_bytes(save(tensors)))
 
 
-def _inference(job, engine: Engine, rounds: int = 3) -> None:
-    """Appends to timing.jsonl what a forward pass of each defence costs, in turns with its bare classifier.
+def _inference(job: Job, engine: Engine, rounds: int = 3) -> None:
+    """Append to timing.jsonl how long a forward pass of each defence takes, relative to its bare classifier.
 
-    Once per defence: a time is no part of the result, and an old line is as good as a new one.
+    Measured once per defence: times are not part of the result, so an earlier line is kept.
     """
-    path = job.output / "timing.jsonl"
-    known = {json.loads(line).get("inference") for line in path.read_text().splitlines()} if path.is_file() else set()
+    known = {line.get("inference") for line in timing.read(job.output)}
     batch = torch.stack([job.images[place][0] for place in range(min(16, job.count))]).to(engine.ranks.device)
     for name, defended in engine.defences.items():
         if engine.judges[name] in known or not defended.has_purifier:
@@ -180,8 +184,7 @@ def _inference(job, engine: Engine, rounds: int = 3) -> None:
             bare, whole = (_seconds(module, batch) for module in (defended.classifier, defended))
             ratios.append(whole / bare)
         facts = {"inference": engine.judges[name], "defence": name, "times_the_classifier": statistics.median(ratios)}
-        with open(path, "a") as timing:
-            timing.write(json.dumps(facts) + "\n")
+        timing.append(job.output, facts)
 
 
 def _seconds(module: torch.nn.Module, batch: torch.Tensor) -> float:

@@ -1,13 +1,13 @@
-"""From rows to the table: accuracies with their intervals, worst cases, and what is missing from them.
+"""Compute the table from rows: accuracies with their intervals, worst cases, and what is missing from them.
 
-Knows numpy and pyarrow, no torch: a result can be scored again on any machine. Rows are read a cell at a time,
-so a table of millions of them takes a few bytes per image and line.
+Imports no torch: a result can be scored again on any machine. Rows are read a cell at a time, so a table of millions of
+them takes a few bytes per image and line.
 """
 
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -16,27 +16,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from s2snet.evaluation.schema import CLEAN, LABEL, NAMING, SORT_ORDER, TABLE_COLUMNS, WORST_CASE
+from s2snet.evaluation.schema import CLEAN, LABEL, NAMING, SORT_ORDER, TABLE_COLUMNS, USUAL_BUDGET, WORST_CASE
 
-NAMED_IN_STATUS = 3  # a status names so many missing parts and counts the others
-EVERY_SEED = -1  # the seed of rows that no random number touched
+NAMED_IN_STATUS = 3  # missing parts that a status names; it counts the others
+EVERY_SEED = -1  # the seed of rows without random numbers
 SHARES = ("accuracy", "low", "high", "success", "reached", "spread", "distance")  # numbers of a line, or None
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The Wilson score interval (low, high) of a share of n; `successes` may be a mean over seeds.
+    """Return the Wilson score interval (low, high) of a share of n; `successes` may be a mean over seeds.
 
-    n = 0 is a ValueError: no images, no share.
+    Raises ValueError for n = 0.
     """
     if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"{successes} of {n} is no share; successes must lie in 0..n and n must be 1 or more")
+        raise ValueError(f"{successes} of {n} is not a share: expected n >= 1 and successes in 0..n")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence} does not lie between 0 and 1")
+        raise ValueError(f"confidence={confidence}: expected a number between 0 and 1")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share, scale = successes / n, 1 + z * z / n
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    # At 0 and n one end is exact; rounding must not move it.
+    # At 0 and n one end is exact; rounding must not change it.
     low = 0.0 if successes == 0 else (centre - half) / scale
     high = 1.0 if successes == n else (centre + half) / scale
     return low, high
@@ -44,19 +44,21 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, f
 
 @dataclass
 class Part:
-    """One crafted cell before one judge: which of the selected images it has, and which of them are right."""
+    """One crafted cell before one judge: which of the selected images it has, and which of them are correct."""
 
     name: str  # threat, route and attack, for the status of the worst case
-    seen: np.ndarray | None = None  # bool over the selected images; None where the cell has no rows
-    right: np.ndarray | None = None  # bool over the selected images; True where unseen
+    seen: np.ndarray | None = None  # bool over the selected images; None if the cell has no rows
+    right: np.ndarray | None = None  # bool over the selected images; True if unseen
     failure: str | None = None  # why the cell is not done
     seed: int = EVERY_SEED
-    size: np.ndarray | None = None  # distance over the selected images of what a minimal attack found, else infinite
-    reached: np.ndarray | None = None  # bool over the selected images: a targeted attack got there
+    size: np.ndarray | None = (
+        None  # over the selected images: the distance at which a minimal attack succeeds, else infinite
+    )
+    reached: np.ndarray | None = None  # bool over the selected images: a targeted attack succeeded
 
 
 def groups(rows: pa.Table | str | Path) -> Iterator[tuple[dict, pa.Table]]:
-    """(naming, rows) of one cell before one judge after the other, from a table or, streaming, a rows.parquet."""
+    """Yield (naming, rows) of each cell before each judge, from a table or, streaming, from a rows.parquet."""
     if isinstance(rows, pa.Table):
         batches = rows.sort_by([(column, "ascending") for column in SORT_ORDER]).to_batches()
     else:
@@ -77,7 +79,7 @@ def groups(rows: pa.Table | str | Path) -> Iterator[tuple[dict, pa.Table]]:
 
 
 def _runs(names: pa.Table) -> list[tuple[int, int]]:
-    """The stretches over which no column changes."""
+    """Return the (start, stop) of each run of rows in which no column changes."""
     changed = np.zeros(len(names), bool)
     changed[:1] = True
     for column in names.itercolumns():
@@ -90,8 +92,8 @@ def _runs(names: pa.Table) -> list[tuple[int, int]]:
 class Scores:
     """The parts of every line, over the selected images: all images that occur in the rows.
 
-    `cells` is what run.json says of them; `budgets` the radii of each norm, at which a minimal attack's findings
-    are counted: right is what it turned only farther away, or not at all.
+    `cells` are the cells in run.json; `budgets` the radii of each norm, at which a minimal attack is scored: an image
+    is correct if the attack fools the defence only at a larger distance, or not at all.
     """
 
     def __init__(self, rows: pa.Table | str | Path, cells: list[dict], budgets: dict[str, list[float]] | None = None):
@@ -112,8 +114,8 @@ class Scores:
         np.logical_and.at(right, at, correct)
         size, reached = np.full(len(self.selected), np.inf), None
         if math.isinf(naming["budget"]):
-            turned = np.where(correct, np.inf, group[naming["norm"]].to_numpy())
-            np.minimum.at(size, at, turned)
+            fooled_at = np.where(correct, np.inf, group[naming["norm"]].to_numpy())
+            np.minimum.at(size, at, fooled_at)
         target = group["target"].fill_null(-1).to_numpy()
         if (target >= 0).any():
             reached = np.zeros(len(self.selected), bool)
@@ -125,14 +127,14 @@ class Scores:
             self.parts.setdefault(label, {})[key] = part
 
     def _lines(self, naming: dict) -> list[tuple[tuple, float]]:
-        """(label, radius) of each line that a cell contributes to: a minimal attack to one per budget of its norm."""
+        """Return (label, radius) of each line that a cell is part of: for a minimal attack one per budget."""
         label = label_of(naming)
         if not math.isinf(label[-1]):
             return [(label, label[-1])]
         return [((*label[:-1], eps), eps) for eps in [*self.budgets.get(label[-2], []), math.inf]]
 
     def _missing(self, cells: list[dict]) -> None:
-        """Marks what failed, and adds what has no rows at all."""
+        """Mark cells that failed, and add those without rows."""
         for cell in cells:
             for judge in cell["judges"]:
                 naming = {**cell, "defence": judge}
@@ -148,24 +150,23 @@ class Scores:
                         part.failure = "no rows"
 
     def table(self) -> list[dict]:
-        """The table's lines (dicts of TABLE_COLUMNS), sorted, the worst cases after what they are taken from.
+        """Return the table's lines (dicts of TABLE_COLUMNS), sorted, the worst cases after their parts.
 
-        An accuracy is over the images that a line has, and a line that lacks some says so in its status. There is
-        a line for
+        An accuracy is over the images that a line has; if some are missing, its status names them. There is a line for
 
         - each defence without an attack (threat CLEAN);
-        - each (defence, threat, route, attack, norm, budget). Where several cells share these six, because they
-          differ in source or options only (transfer; an attack twice), the line is their minimum per image;
+        - each (defence, threat, route, attack, norm, budget). If several cells share these six, because they differ
+          only in source or options (transfer; an attack twice), the line is their minimum per image;
         - each minimal attack likewise, at each budget of its norm and without one (budget infinite);
-        - each (defence, threat, route, norm, budget) of several attacks where the threat has several routes, attack
-          WORST_CASE: what that route alone would say;
+        - each (defence, threat, route, norm, budget), attack WORST_CASE, if the threat has several routes: the result
+          of that route alone;
         - each (defence, threat, norm, budget) of more than one cell, route and attack WORST_CASE;
         - each (defence, norm, budget), threat, route and attack WORST_CASE.
 
-        A worst case is the minimum per image over the cells and the clean prediction, since an attacker may leave
-        the image alone. Where a cell failed or lacks images, it is an upper bound, and incomplete. Images that a
-        failed cell turned before it failed stay turned in the worst case. With several seeds each line is taken
-        for each of them by itself, and its accuracy is the mean.
+        A worst case is the minimum per image over the cells and the clean prediction, since an attacker may leave the
+        image unchanged. If a cell failed or lacks images, the worst case is an upper bound and marked incomplete;
+        images that the cell fooled before it failed still count. With several seeds each line is computed per seed,
+        and its accuracy is the mean.
         """
         labels, worst = self._gathered()
         clean = {label[0]: parts for label, parts in labels.items() if label[1] == CLEAN}
@@ -176,12 +177,12 @@ class Scores:
         return sorted(lines, key=order)
 
     def worst_cases(self) -> dict[tuple, np.ndarray]:
-        """{label: share of the seeds that leave each selected image right}, for clean lines and worst cases."""
+        """Return {label: share of seeds for which each selected image is correct}, for clean lines and worst cases."""
         labels, worst = self._gathered()
         clean = {label[0]: parts for label, parts in labels.items() if label[1] == CLEAN}
-        found = {label: parts for label, parts in labels.items() if label[1] == CLEAN}
-        found |= {label: clean.get(label[0], []) + parts for label, parts in worst.items()}
-        usable = {label: [part for part in parts if part.seen is not None] for label, parts in found.items()}
+        cases = {label: parts for label, parts in labels.items() if label[1] == CLEAN}
+        cases |= {label: clean.get(label[0], []) + parts for label, parts in worst.items()}
+        usable = {label: [part for part in parts if part.seen is not None] for label, parts in cases.items()}
         return {
             label: np.mean([np.all([p.right for p in self._of(parts, seed)], axis=0) for seed in self.seeds], axis=0)
             for label, parts in usable.items()
@@ -189,7 +190,7 @@ class Scores:
         }
 
     def _gathered(self) -> tuple[dict[tuple, list[Part]], dict[tuple, list[Part]]]:
-        """(each label's parts, each worst case's parts without the clean ones)."""
+        """Return (each label's parts, each worst case's parts without the clean ones)."""
         labels: dict[tuple, list[Part]] = {}
         worst: dict[tuple, list[Part]] = {}
         routes = Counter((defence, threat) for defence, threat, _ in {label[:3] for label in self.parts})
@@ -216,11 +217,11 @@ class Scores:
         return [part for part in parts if part.seed in (seed, EVERY_SEED)]
 
     def _line(self, label: tuple, parts: list[Part], clean: list[Part]) -> dict:
-        """The line of the minimum per image over `parts`, averaged over the seeds."""
+        """Return the line of the minimum per image over `parts`, averaged over the seeds."""
         line = dict.fromkeys(TABLE_COLUMNS) | dict(zip(LABEL, label, strict=True))
         by_seed = [self._of(parts, seed) for seed in self.seeds]
         if all(part.seed == EVERY_SEED for part in parts):
-            by_seed = by_seed[:1]  # nothing here was drawn at random
+            by_seed = by_seed[:1]  # no random numbers here
         outcomes = [self._outcome(chosen) for chosen in by_seed]
         failed = next((outcome for outcome in outcomes if outcome["n"] == 0), None)
         if failed is not None:
@@ -233,23 +234,23 @@ class Scores:
         line["spread"] = float(max(shares) - min(shares)) if len(shares) > 1 else None
         line["status"] = next((o["status"] for o in outcomes if o["status"] != "done"), "done")
         if label[1] != CLEAN:
-            turned, base, sizes = [], [], []
+            fooled, base, sizes = [], [], []
             for seed, outcome in zip(self.seeds, outcomes, strict=False):
-                fine = self._outcome(self._of(clean, seed))
-                both = fine["seen"] & outcome["seen"] & fine["right"]
-                base.append(int(both.sum()))
-                turned.append(float((both & ~outcome["right"]).sum() / max(both.sum(), 1)))
-                sizes.append(_median(outcome["size"][both]))
+                unattacked = self._outcome(self._of(clean, seed))
+                clean_correct = unattacked["seen"] & outcome["seen"] & unattacked["right"]
+                base.append(int(clean_correct.sum()))
+                fooled.append(float((clean_correct & ~outcome["right"]).sum() / max(clean_correct.sum(), 1)))
+                sizes.append(_median(outcome["size"][clean_correct]))
             line["clean_correct"] = min(base)
-            line["success"] = float(np.mean(turned)) if min(base) else None
+            line["success"] = float(np.mean(fooled)) if min(base) else None
             if math.isinf(label[-1]):
                 line["distance"] = float(np.mean(sizes)) if min(base) else None
         reached = [outcome["reached"] for outcome in outcomes if outcome["reached"] is not None]
-        line["reached"] = float(np.mean([got.sum() / n for got in reached])) if reached else None
+        line["reached"] = float(np.mean([images.sum() / n for images in reached])) if reached else None
         return line
 
     def _outcome(self, parts: list[Part]) -> dict:
-        """Of one seed: the images seen, those right in all parts, and what is missing, as arrays and a status."""
+        """Return, for one seed, the images seen and those correct in all parts, and a status of missing parts."""
         failures = [part.failure for part in parts if part.failure]
         usable = [part for part in parts if part.seen is not None]
         nothing = np.zeros(len(self.selected), bool)
@@ -276,67 +277,87 @@ class Scores:
 
 
 def table(rows: pa.Table | str | Path, cells: list[dict], budgets: dict[str, list[float]] | None = None) -> list[dict]:
-    """The table's lines; see Scores, which also says more."""
+    """Return the table's lines (see Scores.table)."""
     return Scores(rows, cells, budgets).table()
 
 
 def _selection(rows: pa.Table | str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """(the images that occur in the rows, ascending, and their labels)."""
+    """Return (the images that occur in the rows, ascending, and their labels)."""
     images, labels = np.empty(0, np.int64), np.empty(0, np.int32)
     for _, group in groups(rows):
-        found = group["image"].to_numpy()
-        if len(found) == len(images) and np.array_equal(found, images):
-            continue  # as nearly always: every cell has all images
-        everything = np.concatenate([images, found])
+        of_group = group["image"].to_numpy()
+        if len(of_group) == len(images) and np.array_equal(of_group, images):
+            continue  # the usual case: every cell has all images
+        everything = np.concatenate([images, of_group])
         images, first = np.unique(everything, return_index=True)
         labels = np.concatenate([labels, group["label"].to_numpy()])[first]
     return images, labels
 
 
 def _median(values: np.ndarray) -> float:
-    """The middle value; infinite where half or more of them are."""
+    """Return the upper median: infinite if half or more of the values are."""
     return float(np.sort(values)[len(values) // 2]) if len(values) else math.nan
 
 
 def label_of(named: dict) -> tuple:
-    """The six that name a line, as a tuple, with nothing in it that is None."""
+    """Return the six values that identify a line as a tuple without None."""
     *names, budget = (named.get(column) for column in LABEL)
     return (*(name or "" for name in names), float(budget or 0.0))
 
 
 def name_of(label: tuple) -> str:
-    """Threat, route and attack as a status names them."""
+    """Return threat, route and attack as they appear in a status."""
     return " ".join(name for name in label[1:4] if name and name != "none")
 
 
 def listed(reasons: list[str]) -> str:
-    """The first few reasons, and how many more there are."""
+    """Join the first few reasons and the number of others."""
     more = len(reasons) - NAMED_IN_STATUS
     return "; ".join(reasons[:NAMED_IN_STATUS]) + (f"; and {more} more" if more > 0 else "")
 
 
 def order(line: dict) -> tuple:
-    """The sort key of a line: defence, clean first, then norm and budget; each worst case after its parts."""
+    """Return the sort key of a line: defence, clean first, then norm and budget; each worst case after its parts."""
     last = tuple((line[column] == WORST_CASE, line[column]) for column in ("threat", "route", "attack"))
     return line["defence"], line["threat"] != CLEAN, line["norm"], line["budget"], *last
 
 
 def headline(lines: list[dict]) -> dict[tuple[str, str, str, float], dict]:
-    """{(defence, threat, norm, budget): the one line that speaks for that threat}.
+    """Return {(defence, threat, norm, budget): the line that summarises the threat}.
 
-    The threat is CLEAN (norm "", budget 0.0), WORST_CASE over everything, or any other that occurs; its line
-    is its worst case or, where it has one cell only, that cell's. Minimal attacks without a budget speak nowhere.
+    The threat is CLEAN (norm "", budget 0.0), WORST_CASE over everything, or any other that occurs. Its line is its
+    worst case or, if it has only one cell, that of the cell. Minimal attacks without a budget are left out.
     """
-    speaking: dict[tuple[str, str, str, float], dict] = {}
+    headline_rows: dict[tuple[str, str, str, float], dict] = {}
     for line in lines:
         key = (line["defence"], line["threat"], line["norm"], line["budget"])
-        if math.isfinite(line["budget"]) and (key not in speaking or line["route"] == WORST_CASE):
-            speaking[key] = line
-    return speaking
+        if math.isfinite(line["budget"]) and (key not in headline_rows or line["route"] == WORST_CASE):
+            headline_rows[key] = line
+    return headline_rows
+
+
+def headline_budget(budgets: Iterable[tuple[str, float]]) -> tuple[str, float] | None:
+    """Return the (norm, radius) that page, audit and probes report first: linf 8/255 if it is one of the budgets.
+
+    Otherwise the middle radius of linf, or of the alphabetically first norm if there is no linf. Radii of 0 and without
+    a limit do not count; None if no other is left.
+    """
+    by_norm: dict[str, set[float]] = {}
+    for norm, eps in budgets:
+        if 0 < eps < math.inf:
+            by_norm.setdefault(norm, set()).add(eps)
+    for eps in by_norm.get("linf", ()):
+        if math.isclose(eps, USUAL_BUDGET, rel_tol=1e-6):
+            return "linf", eps
+    if not by_norm:
+        return None
+    norm = "linf" if "linf" in by_norm else min(by_norm)
+    radii = sorted(by_norm[norm])
+    return norm, radii[len(radii) // 2]
 
 
 def write_table(lines: list[dict], path: str | Path) -> None:
-    """Writes table.csv: shares and distances with six decimals, budgets as Python writes them, nothing where None."""
+    """Write table.csv: shares and distances with six decimals, budgets as Python prints them, None as nothing."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(TABLE_COLUMNS)
@@ -348,7 +369,7 @@ def write_table(lines: list[dict], path: str | Path) -> None:
 
 
 def read_table(path: str | Path) -> list[dict]:
-    """The lines of a table.csv, with numbers as numbers and None where one is empty."""
+    """Return the lines of a table.csv, with numbers parsed and empty fields as None."""
     with open(path, encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     for line in lines:

@@ -9,11 +9,11 @@ from s2snet.models.normalised import Normalisation
 
 
 class CifarResNet(nn.Module):
-    """Images [B, C, H, W] in [0, 1] -> logits [B, classes].
+    """A classifier: images [B, C, H, W] in [0, 1] -> logits [B, classes].
 
-    A 3x3 convolution of 16 channels, three groups of `blocks` residual blocks of 16, 32, 64 channels, the last two
-    halving the side, the mean over space, a linear layer: 6 x blocks + 2 layers. Names of layers are those of the
-    public weights for CIFAR-10 (akamaster/pytorch_resnet_cifar10).
+    A 3x3 convolution of 16 channels; three groups of `blocks` residual blocks with 16, 32 and 64 channels, the last two
+    of which halve the resolution; global average pooling; a linear layer. 6 x blocks + 2 layers. Layer names are those
+    of the public CIFAR-10 weights (akamaster/pytorch_resnet_cifar10).
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class CifarResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions; where sizes change the shortcut drops every other pixel and pads channels with zeros."""
+    """Two convolutions. If sizes change, the shortcut takes every other pixel and pads channels with zeros."""
 
     def __init__(self, inside: int, outside: int):
         super().__init__()

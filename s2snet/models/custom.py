@@ -1,4 +1,4 @@
-"""A user's own classifier: what `package.module:function` builds, held to what a classifier is here."""
+"""A user's own classifier, built by `package.module:function` and checked to return logits."""
 
 import importlib
 import os
@@ -12,10 +12,11 @@ from s2snet.config.choices import nearest
 
 
 class Custom(nn.Module):
-    """Images [B, C, H, W] in [0, 1] -> logits [B, classes] of somebody else's `network`, normalisation its own.
+    """A classifier: images [B, C, H, W] in [0, 1] -> logits [B, classes] of a user's `network`.
 
-    ValueError, in eval and in training mode, where it answers with anything else. A fingerprint covers target, options
-    and tensors; what the network's code does beyond them it cannot see: changed code wants a new target or option.
+    Normalisation belongs inside the network. Raises ValueError if the network returns anything else, in eval and in
+    training mode. A fingerprint covers target, options and tensors, not the network's code: changed code needs a new
+    target or option.
     """
 
     def __init__(self, network: nn.Module, target: str, classes: int):
@@ -27,20 +28,18 @@ class Custom(nn.Module):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         if shape != (len(images), self.classes):
             mode = "training" if self.training else "eval"
-            raise ValueError(
-                f"{self.target} answers {len(images)} images with {shape} in {mode} mode; "
-                f"wanted are logits {(len(images), self.classes)}"
-            )
+            expected = (len(images), self.classes)
+            raise ValueError(f"{self.target}: wrong shape in {mode} mode: expected logits {expected}, got {shape}")
         return logits
 
 
 def custom(target: str, options: Mapping[str, Any] | None = None, classes: int = 10) -> Custom:
-    """Imports the target (also from the working folder), calls it with the options and takes the module it returns.
+    """Import the target (also from the working folder), call it with the options and wrap the module it returns.
 
-    This runs the target's code. ValueError, in one line, where there is no such module or function, where it fails,
-    and for what is no module or does not go into eval mode.
+    This runs the target's code. Raises a one-line ValueError if there is no such module or function, if the call fails,
+    and if the result is not a module or stays in training mode after `.eval()`.
     """
-    function = _imported(target)
+    function = _import(target)
     try:
         network = function(**(options or {}))
     except Exception as error:
@@ -53,23 +52,23 @@ def custom(target: str, options: Mapping[str, Any] | None = None, classes: int =
     return Custom(network.train(), target, classes)
 
 
-def _imported(target: str) -> Callable[..., Any]:
+def _import(target: str) -> Callable[..., Any]:
     module, colon, name = str(target).partition(":")
     if not colon or not all(part.isidentifier() for part in [*module.split("."), name]):
         raise ValueError(f"classifier.target={target}: write my_package.my_module:function")
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # last, so that no file there stands in for an installed package
+        sys.path.append(os.getcwd())  # last, so that no file there shadows an installed package
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise ValueError(f"classifier.target={target}: {module} cannot be imported ({_line(error)})") from error
-        raise ValueError(f"classifier.target={target}: no module {error.name} here or among the installed") from None
+        raise ValueError(f"classifier.target={target}: no module {error.name}, here or installed") from None
     except Exception as error:
         raise ValueError(f"classifier.target={target}: {module} cannot be imported ({_line(error)})") from error
-    function = getattr(found, name, None)
+    function = getattr(imported, name, None)
     if not callable(function):
-        public = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
+        public = [key for key, value in vars(imported).items() if callable(value) and not key.startswith("_")]
         raise ValueError(f"classifier.target={target}{nearest(name, public)}: {module} has no function {name!r}")
     return function
 

@@ -1,20 +1,20 @@
-"""`Defended`: a purifier in front of a classifier is a classifier again; and how parts are frozen."""
+"""`Defended`, a purifier in front of a classifier, which is a classifier again; and `freeze`."""
 
 from torch import Tensor, nn
 
 
 class Identity(nn.Module):
-    """The purifier that leaves images alone: the undefended classifier's."""
+    """The purifier of an undefended classifier: it returns the images unchanged."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images
 
 
 class Defended(nn.Module):
-    """Images [B, C, H, W] in [0, 1] -> logits [B, K]: classifier(purifier(images)).
+    """A classifier: images [B, C, H, W] in [0, 1] -> logits [B, K] = classifier(purifier(images)).
 
-    The purifier's output is not clipped: the classifier sees it as it is. `purifier=None` is the identity. It is in
-    training mode if one of its parts is: a part whose dropout stays on in eval mode is left alone.
+    The purifier's output is passed on unclipped. `purifier=None` is the identity. The module starts in training mode
+    if one of its parts is in training mode; the parts' own modes are not changed.
     """
 
     def __init__(self, purifier: nn.Module | None, classifier: nn.Module):
@@ -32,9 +32,9 @@ class Defended(nn.Module):
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """The module itself, in eval mode, none of its parameters asking for gradients.
+    """Put the module into eval mode, turn off its parameters' gradients and return it.
 
-    A later `.train()` on a parent would put it back into training mode and let its BatchNorm statistics move,
-    so a parent that trains must call this again in its own `train()` (training/finetune.py does).
+    A later `.train()` on a parent would put it back into training mode and update its BatchNorm statistics, so a parent
+    that trains must call this again in its own `train()`, as training/finetune.py does.
     """
     return module.eval().requires_grad_(False)

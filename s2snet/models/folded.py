@@ -1,6 +1,6 @@
-"""A faster copy of a network for making adversarial images: BatchNorm folded into the convolutions, channels last.
+"""Fold BatchNorm into convolutions: a faster copy of a network, for making adversarial images.
 
-Its logits differ from the original's in the last digits, so no verdict is ever taken from it.
+Its logits differ from the original's in the last digits, so no verdict is taken from it.
 """
 
 import copy
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below a wrong fold
+TOLERANCE = 1e-3  # of the largest output: far above rounding errors, far below those of a wrong fold
 
 
 def folded(module: nn.Module, probe: Tensor) -> nn.Module:
-    """A copy of `module` (in eval mode) with each BatchNorm that directly follows a convolution folded into it.
+    """Return a copy of `module` (in eval mode) in channels-last format, each BatchNorm folded into its convolution.
 
-    Pairs are found by running `probe` once. Where the copy's answers to it are not the original's (a network that
-    uses a convolution's output twice, or answers at random) the module itself comes back. Three forwards.
+    Pairs are found by running `probe` once. If the copy's outputs for it differ from the original's (a network that
+    uses a convolution's output twice, or is random), `module` itself is returned. Three forwards.
     """
     with torch.no_grad():
         expected = module(probe)
@@ -31,18 +31,18 @@ def folded(module: nn.Module, probe: Tensor) -> nn.Module:
 
 
 def _pairs(module: nn.Module, probe: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Each (convolution, BatchNorm) where the one's output is the other's very input, both in eval mode."""
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
-    found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    """Return each (convolution, BatchNorm) of which the BatchNorm, in eval mode, takes the convolution's own output."""
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
     def after_convolution(layer, inputs, output) -> None:
-        made[id(output)] = (layer, output)  # the tensor is held, so that its id stays its own
+        outputs[id(output)] = (layer, output)  # the tensor is kept alive, so that its id is not reused
 
     def before_batch_norm(layer, inputs) -> None:
-        if id(inputs[0]) in made and not layer.training:
-            pair = made[id(inputs[0])][0], layer
-            if pair not in found:  # a network may ask a part of it more than once
-                found.append(pair)
+        if id(inputs[0]) in outputs and not layer.training:
+            pair = outputs[id(inputs[0])][0], layer
+            if pair not in pairs:  # a network may call a layer more than once
+                pairs.append(pair)
 
     hooks = [
         layer.register_forward_hook(after_convolution)
@@ -56,7 +56,7 @@ def _pairs(module: nn.Module, probe: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return pairs
 
 
 def _unchanged(x: Tensor) -> Tensor:

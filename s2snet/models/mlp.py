@@ -1,4 +1,4 @@
-"""Fully connected classifiers; without a hidden layer it is softmax regression."""
+"""A fully connected classifier; without hidden layers it is softmax regression."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,10 @@ from s2snet.models.normalised import Normalisation
 
 
 class MLP(nn.Module):
-    """Images [B, channels, size, size] in [0, 1] -> logits [B, classes]; a ReLU after each of the `hidden` widths."""
+    """A classifier: images [B, channels, size, size] in [0, 1] -> logits [B, classes].
+
+    One linear layer and ReLU per width in `hidden`, then a linear layer.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Normalisation inside the networks, so that every network takes images in [0, 1]."""
+"""Normalise inside the networks, so that every network takes images in [0, 1]."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class Normalisation(nn.Module):
-    """(images - mean) / std per channel; `undo` is its inverse. Both are buffers and travel with the weights.
+    """(images - mean) / std per channel; `undo` is its inverse.
 
-    One value stands for all channels.
+    A single value applies to all channels. Both are buffers and are saved with the weights.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], channels: int):
@@ -18,11 +18,11 @@ class Normalisation(nn.Module):
             values = [float(value) for value in values]
             if len(values) not in (1, channels):
                 raise ValueError(
-                    f"{name}={values} has {len(values)} values for {channels} channels; give one, or as many "
+                    f"{name}={values} has {len(values)} values; expected one, or as many as channels, {channels} "
                     "(data.mean, data.std)"
                 )
             if name == "std" and min(values) <= 0:
-                raise ValueError(f"std={values}: every value must be above 0")
+                raise ValueError(f"std={values}: expected values above 0")
             values = values * channels if len(values) == 1 else values
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1))
 
@@ -34,7 +34,7 @@ class Normalisation(nn.Module):
 
 
 class Normalised(nn.Module):
-    """Images [B, C, H, W] in [0, 1] -> what `network`, which expects them normalised, answers."""
+    """Images [B, C, H, W] in [0, 1] -> the output of `network`, which expects them normalised."""
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], channels: int):
         super().__init__()

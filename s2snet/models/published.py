@@ -1,4 +1,4 @@
-"""State dicts from elsewhere, put into modules of this project: every tensor fits, or nothing is taken."""
+"""Load published state dicts into modules of this project: all tensors, or none."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -6,27 +6,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-# Heads that some published files hold for training and that no network here has.
+# Auxiliary heads, for training only, that some published files contain and no network here has.
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 
 
 class Entry(NamedTuple):
-    """Published weights: where they come from, under which file name they lie, and the input they are for."""
+    """Published weights: their source, their file name, and the normalisation and size they were trained for."""
 
     url: str
     file: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    size: int  # pixels a side at which they were measured
-    hash_prefix: str | None = None  # with which the file's SHA-256 begins, where that is published
+    size: int  # pixels per side in their published evaluation
+    hash_prefix: str | None = None  # first characters of the file's SHA-256, if published
 
 
 def load_published(module: nn.Module, state: Mapping[Any, Any]) -> None:
-    """Loads a published state dict into a module of this project; its normalisation stays the module's own.
+    """Load a published state dict into a module of this project, except for the module's own normalisation.
 
-    Takes the dict itself or one under `state_dict`, with or without the prefix `module.`, of any floating type: the
-    module's type stays. ValueError unless every tensor of the module is there in its shape and none is left over but
-    auxiliary heads.
+    Accepts the dict itself or one under `state_dict`, with or without the prefix `module.`, of any floating-point type:
+    the module keeps its own. Raises ValueError unless every tensor of the module is present in its shape and nothing
+    but auxiliary heads is left over.
     """
     own = {
         key.removeprefix("network."): value
@@ -42,16 +42,16 @@ def load_published(module: nn.Module, state: Mapping[Any, Any]) -> None:
 
 
 def inner(state: Mapping[Any, Any], under: str) -> dict[str, Any]:
-    """The state dict under that key of a checkpoint, or the dict itself where it has none; keys as text."""
-    found = state[under] if isinstance(state.get(under), Mapping) else state
-    return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in found.items()}
+    """Return the state dict under that key of a checkpoint, or the dict itself if it has no such key; keys as text."""
+    inside = state[under] if isinstance(state.get(under), Mapping) else state
+    return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in inside.items()}
 
 
 def fill(own: Mapping[str, Tensor], given: Mapping[str, Any], left_over_allowed: bool = False) -> None:
-    """Copies each given tensor into the own one of its name, all or none.
+    """Copy each given tensor into the own one of its name, all or none.
 
-    ValueError, in one line, unless all own tensors are given in their shapes and, where that is asked, none is left
-    over. Only `num_batches_tracked` may be missing: old files lack it, and nothing here reads it.
+    Raises a one-line ValueError unless all own tensors are given in their shapes and, without `left_over_allowed`, no
+    others. Only `num_batches_tracked` may be missing: old files lack it, and nothing here reads it.
     """
     needed = [key for key in own if not key.endswith("num_batches_tracked")]
     wrong = {
@@ -61,7 +61,7 @@ def fill(own: Mapping[str, Tensor], given: Mapping[str, Any], left_over_allowed:
     }
     if any(wrong.values()):
         fitting = sum(key in given and _fits(given[key], own[key]) for key in needed)
-        lists = "; ".join(f"{what}: {_some(keys)}" for what, keys in wrong.items() if keys)
+        lists = "; ".join(f"{fault}: {_first(keys)}" for fault, keys in wrong.items() if keys)
         raise ValueError(f"{fitting} of {len(needed)} tensors fit; {lists}")
     with torch.no_grad():
         for key, tensor in own.items():
@@ -73,6 +73,6 @@ def _fits(given: Any, own: Tensor) -> bool:
     return isinstance(given, Tensor) and given.shape == own.shape
 
 
-def _some(keys: Iterable[str]) -> str:
+def _first(keys: Iterable[str]) -> str:
     keys = list(keys)
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

@@ -1,7 +1,7 @@
-"""Which pixels a classifier looks at and which an attack would move: maps, their ranks, the regions above a quantile.
+"""Maps of the pixels that a classifier relies on and that an attack favours, their ranks, and regions above a quantile.
 
-After arXiv 2011.10794, of which the abstract was at hand; the definitions are this project's own. Everything works on
-a batch [B, ...], each image by itself.
+After arXiv 2011.10794, of which only the abstract was available; the definitions are this project's own. All functions
+take a batch [B, ...] and treat each image separately.
 """
 
 import math
@@ -12,9 +12,9 @@ from torch.nn import functional
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:
-    """Maps [B, C, H, W] after a Gaussian of `sigma` pixels, cut at 3 sigma; a constant stays what it is at the rim too.
+    """Smooth maps [B, C, H, W] by a Gaussian of `sigma` pixels, cut at 3 sigma; `sigma=0` returns them unchanged.
 
-    `sigma=0` gives them back.
+    The kernel is renormalised at the border, so a constant map does not change.
     """
     if sigma == 0:
         return maps
@@ -30,7 +30,7 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
 
 
 def ranks(maps: Tensor) -> Tensor:
-    """The rank of each pixel in its map [B, ...], from 0 (lowest) to 1 (highest); equal pixels share one."""
+    """Return each pixel's rank in its map [B, ...], from 0 (lowest) to 1 (highest); ties have their mean rank."""
     flat = maps.flatten(1).contiguous()
     ordered = flat.sort(dim=1).values
     low = torch.searchsorted(ordered, flat)
@@ -39,18 +39,19 @@ def ranks(maps: Tensor) -> Tensor:
 
 
 def top(maps: Tensor, q: float) -> Tensor:
-    """Bool like maps [B, ...]: the share `q` of pixels with the highest values of each map.
+    """Return a mask like maps [B, ...]: True for the share `q` of pixels with the highest values of each map.
 
-    Equal pixels are in or out together, by the middle of their ranks: a map that is flat has no region for q up to 0.5.
+    Ties are inside or outside together, by their mean rank: a constant map has no region for q up to 0.5.
     """
     pixels = maps[0].numel()
     return ranks(maps) * (pixels - 1) >= pixels - round(q * pixels) - 1e-3
 
 
 def soft_top(maps: Tensor, q: float, temperature: float) -> Tensor:
-    """`top` as a sigmoid in [0, 1], differentiable in the maps [B, ...].
+    """Return `top` as a sigmoid in [0, 1], differentiable in the maps [B, ...].
 
-    It is 1/2 between the last pixel inside and the first outside; `temperature` is in standard deviations of the map.
+    It is 1/2 midway between the lowest value inside and the highest outside; `temperature` is in standard deviations of
+    the map.
     """
     flat = maps.flatten(1)
     count = min(max(1, round(q * flat.shape[1])), flat.shape[1] - 1)
@@ -61,10 +62,10 @@ def soft_top(maps: Tensor, q: float, temperature: float) -> Tensor:
 
 
 def gradient_x_input(classifier: nn.Module, images: Tensor, predicted: Tensor, graph: bool = False) -> Tensor:
-    """|gradient x input| [B, 1, H, W] of the predicted class's logit, summed over channels: a map of importance.
+    """Return |gradient x input| [B, 1, H, W] of the predicted class's logit, summed over channels: a map of importance.
 
-    For a linear classifier these are the logit's terms. One forward and one backward. With `graph` it can be
-    differentiated again. Gradients are to be on; `images` ask for them.
+    For a linear classifier these are the logit's terms. One forward and one backward. With `graph` the result can be
+    differentiated again. Gradients must be enabled, and `images` must require them.
     """
     logit = classifier(images).gather(1, predicted[:, None]).sum()
     (slope,) = torch.autograd.grad(logit, images, create_graph=graph)
@@ -72,11 +73,11 @@ def gradient_x_input(classifier: nn.Module, images: Tensor, predicted: Tensor, g
 
 
 def attack_map(classifier: nn.Module, images: Tensor, predicted: Tensor, starts: Tensor, graph: bool = False) -> Tensor:
-    """The mean over `starts` [m, C, H, W] of |gradient of J|, summed over channels, at images + start: [B, 1, H, W].
+    """Return the mean over `starts` [m, C, H, W] of |gradient of J| at images + start, summed over channels.
 
-    J = log(odds against the predicted class). The cross-entropy's gradient is this one times the probability of those
-    odds, which float32 rounds to 0 for a sure classifier; so each start weighs alike. Attack-agnostic: no attack runs.
-    m forwards and backwards. `graph` and gradients as in `gradient_x_input`.
+    The result is [B, 1, H, W]. J = log(odds against the predicted class). The cross-entropy's gradient is J's
+    times the probability of the other classes, which float32 rounds to 0 for a confident classifier; with J each start
+    has the same weight. No attack runs. m forwards and backwards. `graph` and gradients as in `gradient_x_input`.
     """
     total = torch.zeros_like(images[:, :1])
     for start in starts:

@@ -1,12 +1,13 @@
-"""SegNet, the autoencoder of the S2SNet: an encoder that pools with indices, a decoder that unpools by them.
+"""SegNet, the S2SNet's autoencoder: an encoder that max-pools with indices, a decoder that unpools by them.
 
-Layer names, order and sizes are those of the authors' release (papers of 2018: arXiv 1803.07994, 1803.08337),
-so their state dicts load key by key (`load_authors`). Widths and depths scale down for small images.
+Layer names, order and sizes are those of the authors' release (arXiv 1803.07994, 1803.08337), so their state dicts
+load key by key (`load_authors`). Widths and depths scale down for small images.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,9 +18,9 @@ UNPOOLINGS = ("indices", "nearest", "learned")
 
 
 class Code(NamedTuple):
-    """What the decoder needs: the bottleneck, each pooling's indices, each size before pooling.
+    """The decoder's input: the bottleneck, each pooling's indices, and the size (H, W) before each pooling.
 
-    `shares`, where the encoder was asked for them, are each pooling's indices as a soft assignment.
+    `shares` are each pooling's indices as a soft assignment, if the encoder was given a temperature.
     """
 
     bottleneck: Tensor
@@ -29,7 +30,7 @@ class Code(NamedTuple):
 
 
 def unpool_by_indices(values: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
-    """Values [B, C, h, w] at their flat `indices` in zeros [B, C, *size].
+    """Place values [B, C, h, w] at their flat `indices` in zeros [B, C, *size].
 
     Equal bit for bit to `max_unpool2d` and, unlike it, deterministic: 2x2 windows never overlap.
     """
@@ -37,11 +38,41 @@ def unpool_by_indices(values: Tensor, indices: Tensor, size: tuple[int, int]) ->
     return flat.scatter(2, indices.flatten(2), values.flatten(2)).unflatten(2, size)
 
 
-def soft_shares(x: Tensor, temperature: float) -> Tensor:
-    """The share [B, C, H, W] that each place of `x` has in its 2x2 pooling window: softmax(x / temperature).
+def pack_indices(code: Code) -> Tensor:
+    """Return a code's pooling indices as bytes [B, N], two bits each: which of its window's 2 x 2 places each took."""
+    choices = [
+        (indices // width % 2 * 2 + indices % width % 2).to(torch.uint8).flatten(1)
+        for indices, (_, width) in zip(code.indices, code.sizes, strict=True)
+    ]
+    choices = torch.cat(choices, dim=1)
+    choices = functional.pad(choices, (0, -choices.shape[1] % 4)).unflatten(1, (-1, 4))
+    return choices[..., 0] | choices[..., 1] << 2 | choices[..., 2] << 4 | choices[..., 3] << 6
 
-    As the temperature falls to 0 it becomes 1 at the window's maximum. Places that no window covers (an odd
-    side's last row or column) have 0.
+
+def unpack_indices(
+    packed: Tensor, shapes: Sequence[tuple[int, int, int]], sizes: Sequence[tuple[int, int]]
+) -> tuple[Tensor, ...]:
+    """Return the indices that `pack_indices` turned into bytes.
+
+    Each pooling's have a shape (C, h, w), and it pooled values of a size (H, W).
+    """
+    choices = torch.stack([packed >> shift & 3 for shift in (0, 2, 4, 6)], dim=2).flatten(1)
+    indices, start = [], 0
+    for (channels, height, width), (_, full_width) in zip(shapes, sizes, strict=True):
+        count = channels * height * width
+        choice = choices[:, start : start + count].unflatten(1, (channels, height, width)).long()
+        start += count
+        rows = torch.arange(height, device=packed.device)[:, None] * 2
+        columns = torch.arange(width, device=packed.device) * 2
+        indices.append((rows + (choice >> 1)) * full_width + columns + (choice & 1))
+    return tuple(indices)
+
+
+def soft_shares(x: Tensor, temperature: float) -> Tensor:
+    """Return each value's share [B, C, H, W] of its 2x2 pooling window: softmax(x / temperature).
+
+    As the temperature falls to 0 the maximum's share becomes 1. Values outside all windows (the last row or column of
+    an odd side) have 0.
     """
     height, width = x.shape[2] // 2, x.shape[3] // 2
     windows = x[:, :, : 2 * height, : 2 * width].unflatten(3, (width, 2)).unflatten(2, (height, 2))
@@ -50,8 +81,8 @@ def soft_shares(x: Tensor, temperature: float) -> Tensor:
     return functional.pad(shares, (0, x.shape[3] - 2 * width, 0, x.shape[2] - 2 * height))
 
 
-def _everywhere(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Each value at all four places of its pooling window, 0 where no window reaches."""
+def _spread(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Repeat each value at all four places of its pooling window; places outside all windows are 0."""
     spread = values.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     return functional.pad(spread, (0, size[1] - spread.shape[3], 0, size[0] - spread.shape[2]))
 
@@ -62,7 +93,7 @@ def _block(module: nn.Module, name: str, channels: tuple[int, int], suffix: str,
 
 
 class Encoder(nn.Module):
-    """Stages of conv-BatchNorm-ReLU, each ended by a 2x2 max pooling that returns its indices."""
+    """Stages of conv-BatchNorm-ReLU, each followed by a 2x2 max pooling that returns its indices."""
 
     def __init__(self, channels: int, widths: Sequence[int], convs: Sequence[int], bn_momentum: float):
         super().__init__()
@@ -82,8 +113,8 @@ class Encoder(nn.Module):
             sizes.append((x.shape[2], x.shape[3]))
             if temperature is not None:
                 shares.append(soft_shares(x, temperature))
-            x, where = functional.max_pool2d(x, 2, 2, return_indices=True)
-            indices.append(where)
+            x, index = functional.max_pool2d(x, 2, 2, return_indices=True)
+            indices.append(index)
         return Code(x, tuple(indices), tuple(sizes), tuple(shares))
 
 
@@ -110,9 +141,9 @@ class Decoder(nn.Module):
             placed = unpool_by_indices(x, code.indices[stage - 1], size)
             if not code.shares:
                 return placed
-            # Adds exactly 0 to the value, and to the gradient what a moving index would do to the image.
+            # Adds exactly 0 to the value, and to the gradient the effect of an index that changes.
             shares = code.shares[stage - 1]
-            return placed + (shares - shares.detach()) * _everywhere(x.detach(), size)
+            return placed + (shares - shares.detach()) * _spread(x.detach(), size)
         if self.unpool == "nearest":
             return functional.interpolate(x, size=size, mode="nearest")
         return getattr(self, f"unpool{stage}")(x, output_size=size)
@@ -130,13 +161,12 @@ class Decoder(nn.Module):
 class SegNet(nn.Module):
     """A purifier: images [B, C, H, W] in [0, 1] -> images of the same shape, not clipped.
 
-    Works on any side of at least 2 ** len(widths). The defaults are the authors' network with
-    29,480,259 parameters. `unpool` says what leads the way up: the pooling `indices` of the
-    encoder (the authors' way; the index maps carry more bits than the image), or nothing of the
-    image (`nearest`, `learned`).
+    Works on any side of at least 2 ** len(widths). The defaults are the authors' network with 29,480,259 parameters.
+    `unpool`: by the encoder's pooling `indices`, as the authors do (the index maps carry more bits than the image), or
+    without them, by `nearest`-neighbour upsampling or a `learned` transposed convolution.
 
-    Normalisation is inside: `mean` and `std` per channel before the encoder, undone after the decoder,
-    so a classifier that normalises alike is fed the decoder's output as it is.
+    Images are normalised by `mean` and `std` before the encoder, and denormalised after the decoder: a classifier with
+    the same normalisation receives the decoder's output as it is.
     """
 
     def __init__(
@@ -153,20 +183,21 @@ class SegNet(nn.Module):
         if unpool not in UNPOOLINGS:
             raise ValueError(f"unpool={unpool!r}: allowed are {', '.join(UNPOOLINGS)}")
         if len(widths) != len(convs) or not widths:
-            raise ValueError(f"widths={list(widths)} and convs={list(convs)} must be of one length, at least 1")
+            raise ValueError(f"widths={list(widths)} and convs={list(convs)} must have the same length, at least 1")
         self.normalisation = Normalisation(mean, std, channels)
         self.encoder = Encoder(channels, widths, convs, bn_momentum)
         self.decoder = Decoder(channels, widths, convs, unpool, bn_momentum)
+        self.widths = tuple(widths)
         self.minimum_side = 2 ** len(widths)
 
     @property
     def has_indices(self) -> bool:
-        """Whether pooling indices lead the way up."""
+        """Return whether the decoder unpools by indices."""
         return self.decoder.unpool == "indices"
 
     @property
     def softens(self) -> bool:
-        """Whether `soft` differs from a plain pass."""
+        """Return whether `soft` has another gradient than a plain pass."""
         return self.has_indices
 
     def encode(self, images: Tensor, temperature: float | None = None) -> Code:
@@ -181,16 +212,28 @@ class SegNet(nn.Module):
     def decode(self, code: Code) -> Tensor:
         return self.normalisation.undo(self.decoder(code))
 
+    def pack(self, code: Code) -> Code:
+        """Return the code as it is cached: its indices, if the decoder reads any, as bytes in one tensor [B, N]."""
+        return code._replace(indices=(pack_indices(code),) if self.has_indices else ())
+
+    def unpack(self, packed: Code) -> Code:
+        """Return the code that `pack` was given, without indices if the decoder reads none."""
+        if not self.has_indices:
+            return packed
+        (choices,) = packed.indices
+        shapes = [(width, side[0] // 2, side[1] // 2) for width, side in zip(self.widths, packed.sizes, strict=True)]
+        return packed._replace(indices=unpack_indices(choices, shapes, packed.sizes))
+
     def forward(self, images: Tensor) -> Tensor:
         return self.decode(self.encode(images))
 
     def soft(self, images: Tensor, temperature: float) -> Tensor:
-        """The same output bit for bit, differentiated as if each pooling's index were a soft assignment.
+        """Return the same output bit for bit, differentiated as if each pooling's index were a soft assignment.
 
-        An index is piecewise constant, so autograd sees only the values that pass through it. Here the
-        gradient has a second term: the derivative of softmax(window / temperature) times what the place would
-        receive. A low temperature sees only windows that are nearly tied; as it falls to 0 the term vanishes.
-        Costs one pass and a fifth more memory. Ours, for attackers who know the index maps.
+        An index is piecewise constant, so autograd differentiates only the values it moves. Here the gradient has a
+        second term: the derivative of softmax(window / temperature) times the value to be placed. At a low temperature
+        only windows with near-ties contribute; as it falls to 0 the term vanishes. Costs one pass and a fifth more
+        memory. This project's own, for attackers who know the index maps.
         """
         return self.decode(self.encode(images, temperature))
 
@@ -204,7 +247,7 @@ def segnet_small(
     std: Sequence[float] = (0.5,),
     bn_momentum: float = 0.1,
 ) -> SegNet:
-    """A SegNet for images of 28 to 64 pixels, trained in a minute on two cores."""
+    """Build a SegNet for images of 28 to 64 pixels; it trains in a minute on two cores."""
     return SegNet(channels, widths, convs, unpool, mean, std, bn_momentum)
 
 
@@ -212,19 +255,19 @@ _PREFIXES = ("module.", "segnet.", "resnet.", "encoder.", "decoder.", "classifie
 
 
 class Loaded(NamedTuple):
-    """What `load_authors` did: how many tensors it took over, which keys of the file were of no use."""
+    """The result of `load_authors`: the number of tensors loaded, and the keys of the file that were not used."""
 
     matched: int
     left_over: tuple[str, ...]
 
 
 def load_authors(segnet: SegNet, state: dict) -> Loaded:
-    """Loads a state dict of the authors' release into `segnet`.
+    """Load a state dict of the authors' release into `segnet`.
 
-    Takes what their loader takes: the dict itself or one under `model_state`, keys as str or bytes, any
-    chain of the prefixes `module.`, `segnet.`, `encoder.`, ... Unlike theirs it raises ValueError unless
-    every weight, bias and running statistic is there in the right shape, because a mismatch would leave
-    random layers and say nothing. Only `num_batches_tracked` may be missing (old files lack it).
+    Accepts what their loader accepts: the dict itself or one under `model_state`, keys as str or bytes, any chain of
+    the prefixes `module.`, `segnet.`, `encoder.`, ... Unlike theirs, it raises ValueError unless every weight, bias and
+    running statistic is present in its shape: a mismatch would silently leave random layers. Only
+    `num_batches_tracked` may be missing (old files lack it).
     """
     given = {_flat_name(key): tensor for key, tensor in inner(state, "model_state").items()}
     own = {
@@ -240,5 +283,5 @@ def load_authors(segnet: SegNet, state: dict) -> Loaded:
 
 
 def _flat_name(key: str) -> str:
-    """The key after the last wrapper's prefix; the layers' own names are unique without it."""
+    """Return the key without its wrappers' prefixes; the layers' names are unique without them."""
     return key[max((key.rfind(prefix) + len(prefix) for prefix in _PREFIXES if prefix in key), default=0) :]

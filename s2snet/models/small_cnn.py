@@ -8,10 +8,10 @@ from s2snet.models.normalised import Normalisation
 
 
 class SmallCNN(nn.Module):
-    """Images [B, C, H, W] in [0, 1] -> logits [B, classes].
+    """A classifier: images [B, C, H, W] in [0, 1] -> logits [B, classes].
 
-    One stage per width: `convs` times conv-BatchNorm-ReLU, then a 2x2 max pooling; the mean over space and a
-    linear layer end it. `dropout` is before the linear layer.
+    One stage per width: `convs` times conv-BatchNorm-ReLU, then 2x2 max pooling. Global average pooling, dropout and a
+    linear layer follow.
     """
 
     def __init__(

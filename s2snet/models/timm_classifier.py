@@ -1,4 +1,4 @@
-"""Every classifier of timm by its name there, and the published weights that timm names for it (extra `timm`)."""
+"""Build timm's classifiers by name, and find their published weights (extra `timm`)."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ def timm_classifier(
     mean: Sequence[float] = (0.485, 0.456, 0.406),
     std: Sequence[float] = (0.229, 0.224, 0.225),
 ) -> Normalised:
-    """The untrained network; images [B, C, H, W] in [0, 1] -> logits [B, classes].
+    """Build the untrained network: images [B, C, H, W] in [0, 1] -> logits [B, classes].
 
-    ValueError for an unknown name, and where timm is not installed.
+    Raises ValueError for an unknown name, and if timm is not installed.
     """
     timm = _timm(arch)
     return Normalised(
@@ -26,11 +26,11 @@ def timm_classifier(
 
 
 def timm_weights(arch: str, name: str) -> Entry:
-    """The weights that timm names for the network (`resnet18`) or for its tag (`resnet18.a1_in1k`)."""
+    """Return timm's weights of a network (`resnet18`), or of one of its tags (`resnet18.a1_in1k`)."""
     timm = _timm(arch)
     if name != "pretrained":
         near = nearest(name, ["pretrained"])
-        raise ValueError(f"classifier.weights={name}{near}: no such file; timm's own are `pretrained`")
+        raise ValueError(f"classifier.weights={name}{near}: no such file; timm's own weights are called pretrained")
     known = timm.get_pretrained_cfg(arch)
     if known is None or not (known.hf_hub_id or known.url):
         raise ValueError(f"classifier.weights=pretrained: timm has no weights of {arch}")
@@ -46,12 +46,12 @@ def timm_weights(arch: str, name: str) -> Entry:
 
 
 def _timm(arch: str):
-    torchvision_cpu.mend()
+    torchvision_cpu.patch()
     try:
         import timm
     except ModuleNotFoundError:
         raise ValueError("classifier=timm needs timm: pip install -c constraints.txt -e .[timm]") from None
-    # is_model looks at the name before the dot alone; a name with a colon would be looked up outside of timm
+    # is_model checks only the name before the dot; a name with a colon would be searched for outside of timm
     architecture, _, tag = str(arch).partition(".")
     if architecture not in timm.list_models():
         names = timm.list_models()

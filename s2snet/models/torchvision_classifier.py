@@ -1,4 +1,4 @@
-"""Every classifier of torchvision by its name there, and the published weights that torchvision lists for it."""
+"""Build torchvision's classifiers by name, and find their published weights."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -16,24 +16,24 @@ def torchvision_classifier(
     mean: Sequence[float] = (0.485, 0.456, 0.406),
     std: Sequence[float] = (0.229, 0.224, 0.225),
 ) -> Normalised:
-    """The untrained network; images [B, 3, H, W] in [0, 1] -> logits [B, classes], in training mode too.
+    """Build the untrained network: images [B, 3, H, W] in [0, 1] -> logits [B, classes], in training mode too.
 
-    Inception v3 and GoogLeNet come without auxiliary heads, and turn ImageNet's normalisation into the one that their
-    published weights were trained with, as torchvision does where it loads these. ValueError for an unknown name.
+    Inception v3 and GoogLeNet have no auxiliary heads, and convert ImageNet's normalisation into the one that their
+    published weights were trained with, as torchvision does when it loads them. Raises ValueError for an unknown name.
     """
     models = _models()
     choose("classifier.arch", arch, models.list_models(module=models))
     if channels != 3:
-        raise ValueError(f"classifier.channels={channels}: {arch} takes 3 (data.channels=3 repeats grey)")
+        raise ValueError(f"classifier.channels={channels}: {arch} takes 3 (data.channels=3 repeats gray images)")
     inception = {"aux_logits": False, "transform_input": True, "init_weights": True}
     options = inception if arch in ("inception_v3", "googlenet") else {}
     return Normalised(models.get_model(arch, num_classes=classes, **options), mean, std, channels)
 
 
 def torchvision_weights(arch: str, name: str, setting: str = "classifier.weights") -> Entry:
-    """The weights that torchvision lists under this name (DEFAULT, IMAGENET1K_V1, ...) for the network.
+    """Return the weights that torchvision lists under this name (DEFAULT, IMAGENET1K_V1, ...) for the network.
 
-    ValueError for a name that it has not, in the words of the setting that gave it.
+    Raises ValueError for an unknown name; its message names the `setting`.
     """
     models = _models()
     choose("classifier.arch", arch, models.list_models(module=models))
@@ -47,7 +47,7 @@ def torchvision_weights(arch: str, name: str, setting: str = "classifier.weights
 
 
 def _models():
-    torchvision_cpu.mend()
+    torchvision_cpu.patch()
     from torchvision import models
 
     return models

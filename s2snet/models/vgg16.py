@@ -1,4 +1,4 @@
-"""VGG16's convolutions as the start of a SegNet's encoder, which is VGG16 up to its BatchNorm (papers of 2018)."""
+"""Initialise a SegNet's encoder, which is VGG16 with BatchNorm, with VGG16's convolutions (arXiv 1803.07994)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from s2snet.models.published import fill
 from s2snet.models.segnet import SegNet
 
-# Place of each convolution in torchvision's vgg16().features, and its name in the encoder.
+# Index of each convolution in torchvision's vgg16().features: its name in the encoder.
 LAYERS = {
     0: "conv11", 2: "conv12",
     5: "conv21", 7: "conv22",
@@ -17,10 +17,10 @@ LAYERS = {
 
 
 def transplant_vgg16(segnet: SegNet, state: Mapping[str, Any]) -> int:
-    """Copies a torchvision VGG16's 13 convolutions, weights and biases, into the encoder; returns the count, 26.
+    """Copy the weights and biases of a torchvision VGG16's 13 convolutions into the encoder; return their number, 26.
 
-    BatchNorm and decoder stay as they are. ValueError, in one line and with nothing copied, unless all 26 tensors
-    are there and the encoder has exactly these layers (widths 64, 128, 256, 512, 512; 3 channels).
+    BatchNorm and decoder do not change. Raises a one-line ValueError, and copies nothing, unless all 26 tensors are
+    present and the encoder has exactly these layers (widths 64, 128, 256, 512, 512; 3 channels).
     """
     own = {key: value for key, value in segnet.encoder.state_dict().items() if key.startswith("conv")}
     given = {
@@ -32,5 +32,5 @@ def transplant_vgg16(segnet: SegNet, state: Mapping[str, Any]) -> int:
     try:
         fill(own, given)
     except ValueError as error:
-        raise ValueError(f"VGG16 does not go into this encoder: {error}") from None
+        raise ValueError(f"VGG16 does not fit this encoder: {error}") from None
     return len(own)

@@ -1,4 +1,4 @@
-"""The report of a result folder: figures and one self-contained HTML page. Reads files, imports no torch."""
+"""Write the report of a result folder: figures and one self-contained HTML page. Imports no torch."""
 
 from s2snet.report.page import write_report
 

@@ -1,6 +1,6 @@
-"""audit.html from a result folder's audit.json, run.json and table.csv: one page to hand to a reviewer.
+"""audit.html, one page for a reviewer, from a result folder's audit.json, run.json and table.csv.
 
-Self-contained as report.html is, and without any script. The same result gives the same bytes.
+Self-contained like report.html, and without scripts. The same result gives the same bytes.
 """
 
 import json
@@ -15,7 +15,7 @@ from s2snet.report.palette import DARK, LIGHT
 
 
 def write_audit(folder: str | Path) -> Path | None:
-    """Writes audit.html into the result folder and returns its path; None, and no page, where nothing was audited."""
+    """Write audit.html into the result folder and return its path; if nothing was audited, None and no page."""
     folder = Path(folder)
     path = folder / "audit.html"
     audit = findings.read(folder)
@@ -25,8 +25,8 @@ def write_audit(folder: str | Path) -> Path | None:
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     lines = read_table(folder / "table.csv")
     run["defences"] = page.listed_defences(run["defences"], lines)
-    speaking = headline(lines)
-    budgets = verdict.budgets_of(speaking)
+    headlines = headline(lines)
+    budgets = verdict.budgets_of(headlines)
     html = (
         page.environment()
         .get_template("audit.html.j2")
@@ -36,8 +36,8 @@ def write_audit(folder: str | Path) -> Path | None:
             defences=[
                 {
                     **defence,
-                    "clean": speaking.get((defence["name"], CLEAN, "", 0.0)),
-                    "worst": [speaking.get((defence["name"], WORST_CASE, *at)) for at in budgets],
+                    "clean": headlines.get((defence["name"], CLEAN, "", 0.0)),
+                    "worst": [headlines.get((defence["name"], WORST_CASE, *budget)) for budget in budgets],
                 }
                 for defence in run["defences"]
             ],

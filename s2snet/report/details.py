@@ -1,4 +1,4 @@
-"""What lies behind the headline: what each route alone would say, and what the purifiers do to clean images."""
+"""Collect details for the page: accuracy by route, the purifiers' effect on clean images, and distance curves."""
 
 import csv
 import json
@@ -8,35 +8,35 @@ from s2snet.evaluation.schema import CLEAN, WORST_CASE
 
 
 def by_route(lines: list[dict], defences: list[dict]) -> list[dict]:
-    """Per norm and budget: the white box's routes, and each defence's accuracy by each of them and in their worst case.
+    """Return, for each norm and budget, the white-box accuracy of each defence by route, and their worst case.
 
-    Defences with a single route are left out; so are budgets where no defence has several.
+    Defences with a single route are left out; so are budgets for which no defence has several.
     """
-    whites = [line for line in lines if line["threat"] == "white_box" and line["budget"] != float("inf")]
-    found = []
-    pairs = sorted({(line["norm"], line["budget"]) for line in whites}, key=lambda pair: (pair[0] != "linf", pair))
+    white_box = [line for line in lines if line["threat"] == "white_box" and line["budget"] != float("inf")]
+    blocks = []
+    pairs = sorted({(line["norm"], line["budget"]) for line in white_box}, key=lambda pair: (pair[0] != "linf", pair))
     for norm, budget in pairs:
-        here = [line for line in whites if (line["norm"], line["budget"]) == (norm, budget)]
-        routes = [route for route in dict.fromkeys(line["route"] for line in here) if route != WORST_CASE]
+        at_budget = [line for line in white_box if (line["norm"], line["budget"]) == (norm, budget)]
+        routes = [route for route in dict.fromkeys(line["route"] for line in at_budget) if route != WORST_CASE]
         rows = []
         for defence in defences:
-            own = [line for line in here if line["defence"] == defence["name"]]
+            own = [line for line in at_budget if line["defence"] == defence["name"]]
             cells = {route: _worst([line for line in own if line["route"] == route]) for route in routes}
             if sum(line is not None for line in cells.values()) > 1:
                 worst = next((line for line in own if line["route"] == WORST_CASE), None)
                 rows.append({"title": defence["title"], "cells": cells, "worst": worst})
         if rows:
-            found.append({"norm": norm, "budget": budget, "routes": routes, "rows": rows})
-    return found
+            blocks.append({"norm": norm, "budget": budget, "routes": routes, "rows": rows})
+    return blocks
 
 
 def _worst(lines: list[dict]) -> dict | None:
-    """The line of a route's worst case over its attacks, or its only one."""
+    """Return the worst case over a route's attacks, or its only line."""
     return next((line for line in lines if line["attack"] == WORST_CASE), lines[0] if lines else None)
 
 
 def purifiers(folder: Path, defences: list[dict]) -> list[dict]:
-    """Per purifier: the accuracy it costs, PSNR, SSIM, how far it moves a clean image, what a pass costs."""
+    """Return, for each purifier, its accuracy cost, PSNR, SSIM, change of clean images and inference time."""
     figures: dict[str, dict[str, float]] = {}
     for line in _csv(folder / "measures.csv"):
         if line["threat"] == CLEAN and not line["class"]:
@@ -52,13 +52,13 @@ def purifiers(folder: Path, defences: list[dict]) -> list[dict]:
 
 
 def distance_curves(folder: Path) -> dict[str, list[dict]]:
-    """{distance: the worst-case lines of curves.csv}."""
-    found: dict[str, list[dict]] = {}
+    """Return {distance: points of the worst-case curves} from curves.csv."""
+    curves: dict[str, list[dict]] = {}
     for line in _csv(folder / "curves.csv"):
         if line["threat"] == WORST_CASE:
             point = {"defence": line["defence"], "at": float(line["at"]), "accuracy": float(line["accuracy"])}
-            found.setdefault(line["distance"], []).append(point)
-    return found
+            curves.setdefault(line["distance"], []).append(point)
+    return curves
 
 
 def _csv(path: Path) -> list[dict]:

@@ -1,7 +1,7 @@
-"""The image explorer's data: sprite sheets as base64 PNG and every judge's answers, for the page's script.
+"""Collect the data of the image explorer: sprite sheets as base64 PNG, and every judge's predictions.
 
-A cell keeps one sheet, the perturbation, with each image's own largest change at the ends of 8 bits. The page
-adds it to the clean sheet for the adversarial image: the change is stored once, and finer than pixels are.
+Each cell has one sheet, the perturbation, scaled to 8 bits by the largest change of each image. The page adds it to the
+clean sheet to get the adversarial image, so the change is stored once and with a finer resolution than the pixels'.
 """
 
 import base64
@@ -15,20 +15,20 @@ import pyarrow.parquet as pq
 from PIL import Image
 from safetensors.numpy import load_file
 
-from s2snet.report.verdict import reference
-from s2snet.report.words import budget_text, title_of
+from s2snet.evaluation.scores import headline_budget
+from s2snet.report.formatting import budget_text, title_of
 
-LARGEST = 2_500_000  # letters of sheets on the page per channel; above it fewer images are shown, and it says so
-WIDEST = 112  # wider images are shown smaller, and the page says so
-SMALLEST = 1e9  # stands for no budget, since JSON knows no infinity, and sorts last
-LEVELS = 64  # of gray in a purified image: the eye sees no fewer, and noise takes a quarter less room
+LARGEST = 2_500_000  # characters of all sheets per channel; above it fewer images are shown, with a note
+WIDEST = 112  # pixels; wider images are shown smaller, with a note
+SMALLEST = 1e9  # replaces an unlimited budget, because JSON has no infinity; sorts last
+LEVELS = 64  # gray levels of purified images: looks the same, and noise compresses a quarter better
 COLUMNS = ["crafted", "defence", "image", "label", "prediction", "confidence", "linf", "l2"]
 
 
 def explorer(folder: Path, run: dict, first: str | None = None) -> dict | None:
-    """Everything the page's script shows, ready for JSON; None where no images were kept.
+    """Return the explorer's data, ready for JSON, or None if no images were kept.
 
-    `first` names the judge that is chosen when the page opens.
+    `first` is the name of the judge selected when the page opens.
     """
     if not (folder / "samples.safetensors").exists():
         return None
@@ -38,7 +38,7 @@ def explorer(folder: Path, run: dict, first: str | None = None) -> dict | None:
         return None
     shrink = -(-samples["clean"].shape[3] // WIDEST)
     limit = LARGEST * samples["clean"].shape[1]
-    # First a guess from pixels, so that nothing huge is encoded; then what the sheets really took.
+    # First estimate from the pixels, to encode nothing huge; then use the size of the sheets.
     shown = fewer(kept, 3 * limit, sum(tensor.size for key, tensor in samples.items() if key != "image") // shrink**2)
     samples = {key: smaller(tensor[:shown], shrink) for key, tensor in samples.items()}
     data = shown_data(folder, run, samples, first) | {"kept": kept, "shrink": shrink}
@@ -50,12 +50,12 @@ def explorer(folder: Path, run: dict, first: str | None = None) -> dict | None:
 
 
 def fewer(images: int, limit: int, size: int) -> int:
-    """How many of the images keep `size` below `limit`, but one at least."""
+    """Return the number of images, at least one, for which `size` stays below `limit`."""
     return images if size <= limit else max(images * limit // size, 1)
 
 
 def smaller(tensor: np.ndarray, factor: int) -> np.ndarray:
-    """Images averaged over squares of `factor` pixels; indices as they are."""
+    """Average images over squares of `factor` pixels; return other tensors unchanged."""
     if factor == 1 or tensor.ndim != 4:
         return tensor
     n, channels, height, width = (*tensor.shape[:2], *(side // factor for side in tensor.shape[2:]))
@@ -64,13 +64,13 @@ def smaller(tensor: np.ndarray, factor: int) -> np.ndarray:
 
 
 def length(data: dict) -> int:
-    """The letters of all sheets."""
-    own = len(data["clean"]) + sum(map(len, data["purified_clean"].values()))
-    return own + sum(len(cell["delta"]) + sum(map(len, cell["purified"].values())) for cell in data["cells"])
+    """Return the number of characters of all sheets."""
+    clean = len(data["clean"]) + sum(map(len, data["purified_clean"].values()))
+    return clean + sum(len(cell["delta"]) + sum(map(len, cell["purified"].values())) for cell in data["cells"])
 
 
 def shown_data(folder: Path, run: dict, samples: dict[str, np.ndarray], first: str | None) -> dict:
-    """The data for the images in `samples`."""
+    """Return the data for the images in `samples`."""
     indices = [int(i) for i in samples["image"]]
     answers = read_answers(folder / "rows.parquet", indices)
     clean = samples["clean"]
@@ -100,31 +100,31 @@ def shown_data(folder: Path, run: dict, samples: dict[str, np.ndarray], first: s
 
 
 def read_answers(path: Path, indices: list[int]) -> dict[tuple[str, str, int], dict]:
-    """{(crafted key or "", judge, image): its row}, for the shown images only."""
-    wanted, found = pa.array(indices), {}
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=1 << 13, columns=COLUMNS):  # memory stays flat
-        for row in batch.filter(pc.is_in(batch["image"], wanted)).to_pylist():
-            found[row["crafted"] or "", row["defence"], row["image"]] = row
-    return found
+    """Return {(crafted key or "", judge, image): row} for the shown images."""
+    shown, answers = pa.array(indices), {}
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=1 << 13, columns=COLUMNS):  # bounds the memory
+        for row in batch.filter(pc.is_in(batch["image"], shown)).to_pylist():
+            answers[row["crafted"] or "", row["defence"], row["image"]] = row
+    return answers
 
 
 def judged(answers: dict, crafted: str, indices: list[int], judges: list[dict]) -> dict[str, list]:
-    """{judge's place in the list: [prediction, confidence] or None per image}, for judges with an answer."""
-    found = {}
+    """Return {judge's position in the list: [prediction, confidence] or None per image}, for judges with any."""
+    predictions = {}
     for place, judge in enumerate(judges):
         rows = [answers.get((crafted, judge["name"], image)) for image in indices]
         if any(rows):
-            found[str(place)] = [row and [row["prediction"], share(row["confidence"])] for row in rows]
-    return found
+            predictions[str(place)] = [row and [row["prediction"], share(row["confidence"])] for row in rows]
+    return predictions
 
 
 def share(value: float) -> float | None:
-    """Four decimals; None for a NaN, which JSON does not know."""
+    """Round to four decimals; None for NaN and infinity, which JSON does not have."""
     return round(float(value), 4) if np.isfinite(value) else None
 
 
 def one_cell(cell: dict, samples: dict, answers: dict, judges: list[dict]) -> dict | None:
-    """One cell's sheets and answers; None where its images were not kept or not judged."""
+    """Return the sheets and predictions of a cell, or None if its images were not kept or not judged."""
     key = cell["crafted"]
     indices = [int(i) for i in samples["image"]]
     answered = judged(answers, key, indices, judges)
@@ -133,8 +133,8 @@ def one_cell(cell: dict, samples: dict, answers: dict, judges: list[dict]) -> di
     delta = np.nan_to_num(samples[f"adversarial/{key}"].astype(np.float64) - samples["clean"])
     peak = np.abs(delta).reshape(len(delta), -1).max(axis=1)
     signed = delta / np.where(peak > 0, peak, 1)[:, None, None, None]
-    anyone = judges[int(next(iter(answered)))]["name"]  # the distances are the same before every judge
-    rows = [answers.get((key, anyone, image)) for image in indices]
+    any_judge = judges[int(next(iter(answered)))]["name"]  # the distances are the same for all judges
+    rows = [answers.get((key, any_judge, image)) for image in indices]
     return {
         **{part: cell[part] for part in ("threat", "source", "route", "attack", "norm")},
         "budget": SMALLEST if cell["budget"] is None else cell["budget"],
@@ -149,18 +149,18 @@ def one_cell(cell: dict, samples: dict, answers: dict, judges: list[dict]) -> di
 
 
 def purified(samples: dict, key: str, judges: list[dict]) -> dict[str, str]:
-    """{judge's place in the list: sheet of what its purifier makes of `key`'s images}, where kept."""
-    found = {}
+    """Return {judge's position in the list: sheet of the purified images of cell `key`}, for those kept."""
+    sheets = {}
     for place, judge in enumerate(judges):
         for name in (judge.get("judge"), judge["name"]):
             if f"purified/{key}/{name}" in samples:
-                found[str(place)] = sheet(samples[f"purified/{key}/{name}"], LEVELS)
+                sheets[str(place)] = sheet(samples[f"purified/{key}/{name}"], LEVELS)
                 break
-    return found
+    return sheets
 
 
 def sheet(images: np.ndarray, levels: int = 256) -> str:
-    """Images [n, C, H, W] side by side as a base64 PNG; clipped to [0, 1] because a purifier may leave it."""
+    """Encode images [n, C, H, W] side by side as a base64 PNG, clipped to [0, 1], which purifiers may leave."""
     images = np.nan_to_num(np.asarray(images, np.float32)).clip(0, 1)
     if images.shape[1] not in (1, 3):
         images = images.mean(axis=1, keepdims=True)
@@ -173,8 +173,8 @@ def sheet(images: np.ndarray, levels: int = 256) -> str:
 
 
 def opening(cells: list[dict], judges: list[dict], labels: dict, indices: list[int], first: str | None) -> dict | None:
-    """What the explorer shows first: that judge at the usual budget, the cell and an image that fool it."""
-    at = reference(sorted({(cell["norm"], cell["budget"]) for cell in cells}, key=lambda p: (p[0] != "linf", p)))
+    """Return the initial selection: judge `first` at the headline budget, with a cell and an image that fool it."""
+    at = headline_budget((cell["norm"], cell["budget"]) for cell in cells if cell["budget"] < SMALLEST)
     best = None
     for i, cell in enumerate(cells):
         for place, judge in enumerate(judges):

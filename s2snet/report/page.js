@@ -1,4 +1,4 @@
-// Sorting and filtering of the table, and the image explorer. Everything is put into the page as text, never as HTML.
+// Sort and filter the table, and run the image explorer. All content is inserted as text, never as HTML.
 "use strict";
 
 const create = (tag, properties = {}, ...children) => {
@@ -15,7 +15,7 @@ function startTable() {
   const lines = [...body.rows];
   const headers = [...table.tHead.rows[0].cells];
   const texts = lines.map((line) => line.textContent.toLowerCase());
-  // Narrow pages lay the lines out as cards, which would lose a table's meaning to a reader of the page.
+  // Narrow pages show the rows as cards; the roles keep them a table for screen readers.
   table.setAttribute("role", "table");
   [table.tHead, body].forEach((group) => group.setAttribute("role", "rowgroup"));
   [...table.rows].forEach((line) => line.setAttribute("role", "row"));
@@ -35,7 +35,7 @@ function startTable() {
       headers.forEach((other) => other.setAttribute("aria-sort", "none"));
       header.setAttribute("aria-sort", down ? "descending" : "ascending");
       const keyed = lines.map((line, place) => ({ line, place, key: value(line, column) }));
-      // Lines without a value stay last in either direction; equal ones keep the table's own order.
+      // Rows without a value stay last in either direction; equal ones keep the table's order.
       keyed.sort((a, b) => {
         if (a.key === null || b.key === null) return (a.key === null) - (b.key === null) || a.place - b.place;
         return (down ? -1 : 1) * compare(a.key, b.key) || a.place - b.place;
@@ -56,7 +56,7 @@ function startTable() {
       line.hidden = !fits;
       shown += fits;
     });
-    count.textContent = shown === lines.length ? `${shown} lines` : `${shown} of ${lines.length} lines`;
+    count.textContent = shown === lines.length ? `${shown} rows` : `${shown} of ${lines.length} rows`;
   };
   search.addEventListener("input", filter);
   selects.forEach((select) => select.addEventListener("change", filter));
@@ -68,7 +68,7 @@ function startTable() {
 
 const FACETS = ["judge", "threat", "source", "route", "attack", "variant", "norm", "budget"];
 const HIDDEN_WHEN_SINGLE = ["source", "variant"];
-const SMALL = 96; // images up to this width show their pixels
+const SMALL = 96; // images up to this width are shown unsmoothed
 
 async function startExplorer() {
   const holder = document.getElementById("explorer-data");
@@ -88,7 +88,7 @@ async function startExplorer() {
   const opening = data.cells[data.start.cell];
   const state = { ...opening, judge: data.start.judge, image: data.start.image };
 
-  // Sheets are decoded when first shown.
+  // Sheets are decoded on first use.
   const sheets = new Map();
   const pixels = (sheet) => {
     if (!sheets.has(sheet)) sheets.set(sheet, decode(sheet));
@@ -113,7 +113,7 @@ async function startExplorer() {
   };
   const paint = (canvas, tileData) => canvas.getContext("2d").putImageData(tileData, 0, 0);
 
-  // The sheet holds the change over the image's own largest one, 128 being none.
+  // The sheet holds the change divided by the image's largest change; 128 is no change.
   const add = (clean, change, peak) => {
     const sum = new ImageData(width, height);
     for (let i = 0; i < sum.data.length; i++) {
@@ -134,13 +134,13 @@ async function startExplorer() {
     return shown;
   };
 
-  const className = (index) => (index === null || index === undefined ? "?" : index < 0 ? "no answer" : data.classes[index] ?? `class ${index}`);
+  const className = (index) => (index === null || index === undefined ? "?" : index < 0 ? "no prediction" : data.classes[index] ?? `class ${index}`);
   const percent = (share) => (share === null ? "" : `${(100 * share).toFixed(1)}\u00a0%`);
   const title = (name) => data.titles[name] ?? name;
   const isRight = (answer) => answer[0] === data.labels[state.image];
-  const mark = (answer) => create("span", { className: `mark ${isRight(answer) ? "right" : "wrong"}` }, isRight(answer) ? "\u2713 right" : "\u2717 wrong");
+  const mark = (answer) => create("span", { className: `mark ${isRight(answer) ? "right" : "wrong"}` }, isRight(answer) ? "\u2713 correct" : "\u2717 wrong");
 
-  // ------------------------------------------------ which cell: each choice leaves only what exists
+  // ------------------------------------------------ selection: each choice restricts the next to existing cells
 
   const offered = (cells, facet) => {
     const values = facet === "judge"
@@ -148,7 +148,7 @@ async function startExplorer() {
       : [...new Set(cells.map((cell) => cell[facet]))];
     return facet === "budget" ? values.sort((a, b) => a - b) : values;
   };
-  const nearest = (values, wanted) => values.reduce((best, v) => (Math.abs(v - wanted) < Math.abs(best - wanted) ? v : best));
+  const nearest = (values, target) => values.reduce((best, v) => (Math.abs(v - target) < Math.abs(best - target) ? v : best));
   const resolve = () => {
     let cells = data.cells;
     const options = {};
@@ -201,7 +201,7 @@ async function startExplorer() {
   const thumbs = data.images.map((image, i) => {
     const canvas = blank("");
     canvas.setAttribute("aria-hidden", "true");
-    tile(data.clean, i).then((found) => paint(canvas, found));
+    tile(data.clean, i).then((tileData) => paint(canvas, tileData));
     const button = create("button", { type: "button" }, canvas);
     button.addEventListener("click", () => {
       state.image = i;
@@ -212,16 +212,16 @@ async function startExplorer() {
   part(".thumbs").append(...thumbs);
   const markThumbs = (cell) => thumbs.forEach((button, i) => {
     const answer = cell.answers[state.judge]?.[i];
-    const fooled = answer ? (answer[0] === data.labels[i] ? "right" : "wrong") : "unknown";
-    button.className = fooled;
+    const outcome = answer ? (answer[0] === data.labels[i] ? "right" : "wrong") : "unknown";
+    button.className = outcome;
     button.setAttribute("aria-pressed", i === state.image);
-    button.setAttribute("aria-label", `Image ${data.images[i]}, ${className(data.labels[i])}: ${fooled} after the attack`);
+    button.setAttribute("aria-label", `Image ${data.images[i]}, ${className(data.labels[i])}: ${outcome} after the attack`);
   });
 
   // ------------------------------------------------ plates
 
   const reading = (answer) => answer
-    ? create("div", { className: "reading" }, create("b", {}, className(answer[0])), mark(answer), answer[1] === null ? "" : `, ${percent(answer[1])}\u00a0sure`)
+    ? create("div", { className: "reading" }, create("b", {}, className(answer[0])), mark(answer), answer[1] === null ? "" : `, confidence ${percent(answer[1])}`)
     : create("div", { className: "reading" }, "not judged");
   const plate = (caption, tileData, alt, below = "") => {
     const canvas = blank(alt);
@@ -246,13 +246,13 @@ async function startExplorer() {
     const change = await tile(cell.delta, image);
     const purified = cell.purified[judge] && (await tile(cell.purified[judge], image));
     const purifiedClean = data.purified_clean[judge] && (await tile(data.purified_clean[judge], image));
-    if (mine !== turn) return; // a later choice overtook this one
+    if (mine !== turn) return; // superseded by a later selection
 
     const factor = peak > 0 ? 0.5 / peak : 0;
     const scale = peak > 0 ? `change, \u00d7${factor >= 10 ? factor.toFixed(0) : factor.toFixed(1)}` : "change: none";
     const direct = !purified && !purifiedClean;
     const plates = [
-      plate("clean", clean, `Image ${data.images[image]}, ${truth}, untouched`, direct ? reading(before) : ""),
+      plate("clean", clean, `Image ${data.images[image]}, ${truth}, clean`, direct ? reading(before) : ""),
       gap("+", "sign"),
       plate(scale, magnified(change), `The perturbation, signed, magnified ${factor.toFixed(1)} times`),
       gap("=", "sign"),
@@ -270,13 +270,13 @@ async function startExplorer() {
     part(".plates").replaceChildren(...plates);
 
     const how = `${title(cell.threat)}, ${title(cell.route)}, ${title(cell.attack)} at ${title(cell.norm)} ${cell.text}`;
-    const verdict = !answer ? "gives no answer on this image" : answer[0] < 0 ? "gives no answer" : isRight(answer) ? `still reads ${truth}` : `reads ${truth} as ${className(answer[0])}`;
+    const verdict = !answer ? "was not evaluated on this image" : answer[0] < 0 ? "gives no valid prediction" : isRight(answer) ? `still predicts ${truth}` : `predicts ${className(answer[0])} instead of ${truth}`;
     part(".caption").textContent = `${how[0].toUpperCase()}${how.slice(1)}: ${who.title} ${verdict}.`;
 
-    const rows = data.judges.map((other, i) => [other, i, cell.answers[i]?.[image]]).filter(([, , given]) => given);
-    part(".answers tbody").replaceChildren(...rows.map(([other, i, given]) => create("tr", { className: i === judge ? "chosen" : "" },
-      create("td", {}, other.title), create("td", {}, `${className(given[0])} `, mark(given)), create("td", {}, percent(given[1])))));
-    const distances = cell.linf[image] === null ? "" : `Largest change of a pixel ${(cell.linf[image] * 255).toFixed(1)}/255; L\u2082 distance ${cell.l2[image].toPrecision(3)}.`;
+    const rows = data.judges.map((other, i) => [other, i, cell.answers[i]?.[image]]).filter(([, , prediction]) => prediction);
+    part(".answers tbody").replaceChildren(...rows.map(([other, i, prediction]) => create("tr", { className: i === judge ? "chosen" : "" },
+      create("td", {}, other.title), create("td", {}, `${className(prediction[0])} `, mark(prediction)), create("td", {}, percent(prediction[1])))));
+    const distances = cell.linf[image] === null ? "" : `Largest pixel change ${(cell.linf[image] * 255).toFixed(1)}/255; L\u2082 distance ${cell.l2[image].toPrecision(3)}.`;
     const legend = data.channels === 3 ? "gray is no change" : "orange is brighter, blue is darker, white is no change";
     part(".distance").textContent = `True class: ${truth}. ${distances} In the perturbation, ${legend}.`;
     root.dataset.shown = `${data.images[image]}/${who.name}/${cell.threat}/${cell.route}/${cell.attack}/${cell.norm}/${cell.text}`;

@@ -1,6 +1,6 @@
-"""From a draw function to an SVG file, and from that to one that follows the page's colours.
+"""Render figures as SVG files, and embed them in the page with its colours.
 
-Both are the same bytes for the same table: no times, no random ids, matplotlib's own defaults and fonts.
+The output is byte-identical for the same table: no times, no random ids, matplotlib's defaults and fonts.
 """
 
 import io
@@ -19,7 +19,7 @@ from s2snet.report.palette import LIGHT
 INK, SOFT, RULE, GROUND = "#24211d", "#6b675f", "#dfdbd2", "#ffffff"
 SETTINGS = {
     "svg.hashsalt": "s2snet",
-    "svg.fonttype": "none",  # text stays text: the reader's fonts, searchable
+    "svg.fonttype": "none",  # keep text as text: searchable, in the reader's fonts
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": SOFT,
@@ -32,11 +32,17 @@ FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 
 
 def render(draw: Callable[[Axes], None], width: float, height: float, right: float = 0.0) -> str:
-    """The SVG of what `draw` puts on its axes, in inches; `right` is the share of the width for labels."""
+    """Return the SVG of the axes that `draw` fills.
+
+    Args:
+        draw: Draws on the axes it is given.
+        width, height: Size in inches.
+        right: Fraction of the width reserved for labels at the right edge.
+    """
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
-        # A title in a script that matplotlib's font lacks is measured wrongly, but the browser shows it.
+        # Titles with glyphs missing from matplotlib's font are measured wrongly, but browsers show them.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing.*")
         figure = Figure(figsize=(width, height), facecolor=GROUND)
         FigureCanvasSVG(figure)
@@ -50,12 +56,12 @@ def render(draw: Callable[[Axes], None], width: float, height: float, right: flo
 
 
 def inline(svg: str, name: str, alt: str) -> Markup:
-    """The same drawing for use inside the page: own ids, the page's colours, and a description."""
+    """Return the drawing for embedding in a page: with unique ids, the page's colours and a description."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    # Matplotlib's own style sheet would hold for the whole page; page.css says the same of figures only.
+    # Matplotlib's style sheet would apply to the whole page; page.css has the same rules for figures only.
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
-    # Ids of two drawings on one page must not meet.
+    # Ids must be unique within the page.
     body = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', body)
     body = re.sub(r'(url\(#|href="#)', rf"\1{name}-", body)
     names = {INK: "--ink", SOFT: "--soft", RULE: "--rule", GROUND: "--ground"}

@@ -81,6 +81,8 @@ def _published(config: Networks, wanted: str, note: Callable[[str], None]) -> tu
 
 def begin_with_vgg16(autoencoder: nn.Module, wanted: str, data_root: str | None) -> int:
     """Puts the VGG16 that is wanted, a file or an entry of torchvision, into the encoder; returns how many tensors."""
+    if not isinstance(autoencoder, models.SegNet):
+        raise ValueError(f"from_vgg16={wanted}: for a SegNet; autoencoder={autoencoder.config['name']} is none")
     path = _file(wanted, data_root)
     path = path or download(models.torchvision_weights("vgg16", wanted, "from_vgg16"), data_root)
     state = weights.read_tensors(path)

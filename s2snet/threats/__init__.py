@@ -1,4 +1,4 @@
-"""Threats: from defended modules to what an attacker differentiates (routes) and who judges (knowledge)."""
+"""Define threats: which modules the attacker differentiates (routes), and which defences judge (knowledge)."""
 
 from s2snet.threats.knowledge import THREATS, Attempt, Facts
 from s2snet.threats.routes import ROUTES

@@ -1,7 +1,7 @@
-"""Routes: how gradients pass through a purifier. The forward value is always the real one, bit for bit.
+"""Define routes: how gradients pass through a purifier. The forward value is always the real one, bit for bit.
 
-A route builds a source from a defended module; a new one is one function and one line in ROUTES. Which of them
-tells the truth about a purifier cannot be known beforehand: an evaluation takes all and counts the minimum.
+A route builds a source from a defended module. To add one, write a function and a line in ROUTES. Which route is most
+effective against a purifier cannot be known beforehand: an evaluation runs all and takes the minimum per image.
 """
 
 from collections.abc import Callable
@@ -14,21 +14,21 @@ from s2snet.models import Defended
 
 
 class Route(NamedTuple):
-    """How to build a source, and where that makes sense."""
+    """A function that builds a source, and the defences that it is offered for."""
 
     build: Callable[..., nn.Module]  # (defended, surrogate, **options) -> source
-    offered: Callable[[Defended, bool], bool]  # (defended, whether it answers at random)
-    options: tuple[str, ...] = ()  # names in the threat's settings; they become part of the key
-    surrogate: str | None = None  # a name in SURROGATES: a network to be fitted to the purifier first
+    offered: Callable[[Defended, bool], bool]  # (defended, True if it answers at random)
+    options: tuple[str, ...] = ()  # fields of the Threat; they become part of the key
+    surrogate: str | None = None  # a name in SURROGATES: a network to fit to the purifier first
 
 
 def exact(defended: Defended, surrogate: None) -> nn.Module:
-    """Autograd as it is, end to end."""
+    """Differentiate the defended module end to end."""
     return defended
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Forward: the purified images. Backward: as if they were the images themselves."""
+    """Forward: the purified images. Backward: the gradient of the images."""
 
     @staticmethod
     def forward(ctx, images: Tensor, purified: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class Through(nn.Module):
-    """A defended module that is differentiated as if `stand_in` stood in the purifier's place."""
+    """A defended module that is differentiated as if `stand_in` were its purifier."""
 
     def __init__(self, defended: Defended, stand_in: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -53,7 +53,7 @@ class Through(nn.Module):
 
 
 def identity(defended: Defended, surrogate: None) -> nn.Module:
-    """BPDA with the identity (Athalye et al., arXiv 1802.00420, section 4.1): for purifiers near the identity.
+    """Use BPDA with the identity (Athalye et al., arXiv 1802.00420, section 4.1), for purifiers near the identity.
 
     Saves the purifier's backward pass.
     """
@@ -61,7 +61,7 @@ def identity(defended: Defended, surrogate: None) -> nn.Module:
 
 
 def fitted(defended: Defended, surrogate: nn.Module, fit_steps: int) -> nn.Module:
-    """BPDA with a network fitted to the purifier on training images (threats/surrogates.py)."""
+    """Use BPDA with a network fitted to the purifier on training images (threats/surrogates.py)."""
     return Through(defended, surrogate)
 
 
@@ -77,7 +77,7 @@ class Soft(nn.Module):
 
 
 def soft(defended: Defended, surrogate: None, temperature: float) -> nn.Module:
-    """Exact gradients plus what a moving pooling index or mask would do (`soft` of the purifier)."""
+    """Use exact gradients plus the effect of changing pooling indices or masks (`soft` of the purifier)."""
     return Soft(defended, temperature)
 
 
@@ -104,8 +104,8 @@ class _MeanJacobian(torch.autograd.Function):
 class Smoothed(nn.Module):
     """A defended module whose backward pass is the mean over draws of noise around the image.
 
-    The draws are the same for every image and step, in pairs of opposite sign: so the source is deterministic,
-    an image's result is its own, and an odd gradient does not drift. `draws_per_backward` says what one costs.
+    The draws are the same for every image and step, in pairs of opposite sign: the source is deterministic, an image's
+    result does not depend on the others, and the mean has no drift. One backward costs `draws_per_backward` passes.
     """
 
     def __init__(self, defended: Defended, smoothing: float, draws: int):
@@ -121,12 +121,12 @@ class Smoothed(nn.Module):
 
 
 def smoothed(defended: Defended, surrogate: None, smoothing: float, draws: int) -> nn.Module:
-    """The mean of exact gradients over Gaussian noise of standard deviation `smoothing` pixels: sees over kinks."""
+    """Use the mean of exact gradients over Gaussian noise of standard deviation `smoothing` pixels, to smooth kinks."""
     return Smoothed(defended, smoothing, draws)
 
 
 def eot(defended: Defended, surrogate: None, draws: int) -> nn.Module:
-    """Expectation over transformation (arXiv 1707.07397): the attack itself averages over `draws` (its option)."""
+    """Use expectation over transformation (arXiv 1707.07397): the attack itself averages over its option `draws`."""
     return defended
 
 

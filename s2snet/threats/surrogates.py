@@ -1,4 +1,4 @@
-"""Surrogates: small networks fitted to a purifier on training images, differentiated in its place (BPDA)."""
+"""Fit surrogates: small networks that imitate a purifier on training images and are differentiated instead (BPDA)."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,11 +8,11 @@ from torch.nn import functional
 
 VERSION = 1  # raised when a fit's result changes
 BATCH = 32
-SHAKE = 0.1  # largest noise added to training images, so that the fit also knows how the purifier moves
+SHAKE = 0.1  # largest noise added to training images, so that the fit also learns how the purifier reacts to changes
 
 
 class Learned(nn.Module):
-    """Images -> images: the image plus four 3x3 convolutions on 2x2 blocks of pixels, a field of 18 pixels."""
+    """Images -> images: the image plus four 3x3 convolutions on 2x2 blocks of pixels; receptive field 18 pixels."""
 
     def __init__(self, channels: int, width: int = 32):
         super().__init__()
@@ -45,7 +45,7 @@ class Affine(nn.Module):
         return self.layer(images)
 
     def solve(self, pairs: Iterator[tuple[Tensor, Tensor]]) -> None:
-        """The weights of least squared error over (images, wanted), by the normal equations in float64."""
+        """Set the weights of least squared error over (images, wanted), by the normal equations in float64."""
         square = product = 0
         for images, wanted in pairs:
             for image, want in zip(images, wanted, strict=True):  # an image at a time: patches are 81 times its size
@@ -53,10 +53,10 @@ class Affine(nn.Module):
                 rows = torch.cat([patches, torch.ones_like(patches[:1])])
                 square, product = square + rows @ rows.T, product + rows @ want.flatten(1).double().T
         ridge = 1e-6 * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype, device=square.device)
-        found = torch.linalg.solve(square + ridge, product)
+        solution = torch.linalg.solve(square + ridge, product)
         with torch.no_grad():
-            self.layer.weight.copy_(found[:-1].T.reshape(self.layer.weight.shape))
-            self.layer.bias.copy_(found[-1])
+            self.layer.weight.copy_(solution[:-1].T.reshape(self.layer.weight.shape))
+            self.layer.bias.copy_(solution[-1])
 
 
 SURROGATES: dict[str, Callable[[int], nn.Module]] = {"learned": Learned, "affine": Affine}
@@ -71,12 +71,12 @@ def fit(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> float:
-    """Fits `surrogate` in place to `purifier` by mean squared error; returns the error of the last batch.
+    """Fit `surrogate` in place to `purifier` by mean squared error; return the error of the last batch.
 
-    `batches(places)` gives the training images [b, C, H, W] at these places of `count`. Each is shaken by uniform
-    noise of a random size up to SHAKE, since an attacker differentiates off the data too. The start, the order and the
-    noise come from `seed` alone. A network takes `steps` batches by Adam, the rate falling to 0 as a cosine; `Affine`
-    is solved exactly on a tenth as many. Costs a forward of the purifier per image.
+    `batches(places)` returns the training images [b, C, H, W] at these places of `count`. Uniform noise of a random
+    size up to SHAKE is added to each, since attacks also differentiate away from the data. Initial weights, order and
+    noise depend on `seed` alone. A network takes `steps` batches of Adam with a cosine schedule; `Affine` is solved
+    exactly on a tenth as many. Costs a forward of the purifier per image.
     """
     draw = torch.Generator().manual_seed(seed)
 

@@ -1,5 +1,5 @@
 """Train: one Lightning module per stage, and the loop that runs any of them."""
 
-from s2snet.torchvision_cpu import mend
+from s2snet.torchvision_cpu import patch
 
-mend()  # before anything here imports Lightning or torchmetrics
+patch()  # before anything here imports Lightning or torchmetrics

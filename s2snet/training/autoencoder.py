@@ -1,4 +1,4 @@
-"""Train stage 1: the autoencoder learns to reconstruct images; labels are not used (arXiv 1803.07994)."""
+"""Train stage 1: the autoencoder learns to reconstruct images, without labels (arXiv 1803.07994)."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from s2snet.training.stage import Stage
 
 
 class TrainAutoencoder(Stage):
-    """The mean squared error per pixel between A(x) and x, both in [0, 1] units."""
+    """Mean squared error per pixel between A(x) and x, both in [0, 1] units."""
 
     def __init__(self, autoencoder: nn.Module, recipe: Stage1Recipe, seed: int):
         super().__init__(recipe, seed)
@@ -29,7 +29,7 @@ class TrainAutoencoder(Stage):
             reconstructed = self.trained(images)
         return {
             "loss": functional.mse_loss(reconstructed, images),
-            # per image first: pooled over the batch it would be lower
+            # per image: the PSNR of the batch's pooled error would be a lower number
             "psnr": peak_signal_noise_ratio(reconstructed, images, data_range=1.0, dim=(1, 2, 3)),
         }
 

@@ -1,42 +1,45 @@
-"""Keep the codes of the frozen encoder over the epochs: stage 2 without augmentation computes each image's once."""
+"""Keep the frozen encoder's codes over the epochs: stage 2 without augmentation then encodes each image once."""
 
 import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from s2snet.models.segnet import Code
-
 
 class Codes:
-    """The code of each training image and the label to learn, by the image's index.
+    """The code and the label to learn of each training image, by the image's index.
 
-    An image takes the bottleneck's bytes, two bits for each pooling window and eight bytes for the label. What is read
-    is what was written, bit for bit. Kept in memory, or with a `folder` in an unnamed file there that ends with the
-    process: an interrupted run leaves nothing stale, and a resumed one fills it again. Each of the `processes` keeps
-    its own. ValueError if `count` images do not fit.
+    A code is a tensor [B, ...], or a (nested) tuple with such tensors in it; what else is in the tuple must be the same
+    for all images. What comes out is what went in, bit for bit and in the same memory format. An image takes its
+    tensors' bytes, and eight for the label.
+
+    Kept in memory, or with a `folder` in an unnamed file there that disappears with the process: an interrupted run
+    leaves nothing stale, and a resumed one fills it again. Each of the `processes` keeps its own. ValueError if all
+    `count` images will not fit.
     """
 
     def __init__(self, count: int, processes: int = 1, folder: Path | None = None):
         self.count, self.processes, self.folder = count, processes, folder
-        self.rows: dict[int, Tensor | int] = {}  # the bytes, or their position in the file
+        self.rows: dict[int, Tensor | int] = {}  # the bytes, or their offset in the file
         self.file: BinaryIO | None = None
         self.size = 0  # bytes of a row
-        self.like: Code | None = None  # a code of no images: shapes, type, memory format
+        self.empty: Any = None  # (code, labels) of no images: shapes, types, memory formats
 
-    def put(self, index: Tensor, code: Code, labels: Tensor) -> None:
+    def put(self, index: Tensor, code: Any, labels: Tensor) -> None:
         """Keep the code and the label of each image that is not there yet."""
-        packed = torch.cat([as_bytes(code.bottleneck), pack(code), as_bytes(labels[:, None])], dim=1).cpu()
-        if self.like is None:
-            self.like = Code(code.bottleneck[:0], tuple(where[:0] for where in code.indices), code.sizes)
-            self.size = packed.shape[1]
-            self._fits()
-        for image, row in zip(index.tolist(), packed, strict=True):
+        kept = (code, labels)
+        rows = torch.cat([as_bytes(tensor) for tensor in tensors(kept)], dim=1).cpu()
+        if self.empty is None:
+            self.empty = replaced(kept, (tensor[:0] for tensor in tensors(kept)))
+            self.size = rows.shape[1]
+            self._check_room()
+        for image, row in zip(index.tolist(), rows, strict=True):
             if image in self.rows:
                 continue
             if self.folder is None:
@@ -45,35 +48,28 @@ class Codes:
                 self._write(len(self.rows) * self.size, row)
                 self.rows[image] = len(self.rows) * self.size
 
-    def get(self, index: Tensor) -> tuple[Code, Tensor] | None:
+    def get(self, index: Tensor) -> tuple[Any, Tensor] | None:
         """Return the codes and labels of these images on the device of `index`, or None unless all are there."""
         rows = [self.rows.get(image) for image in index.tolist()]
         if any(row is None for row in rows):
             return None
-        packed = torch.stack(rows if self.folder is None else [self._read(start) for start in rows])
-        packed = packed.to(index.device)
-        shape, kind = self.like.bottleneck.shape[1:], self.like.bottleneck.dtype
-        end = shape.numel() * kind.itemsize
-        bottleneck = from_bytes(packed[:, :end], kind).unflatten(1, shape)
-        # Kernels, and with them the last bits, differ between memory formats.
-        if self.like.bottleneck.is_contiguous(memory_format=torch.channels_last):
-            bottleneck = bottleneck.contiguous(memory_format=torch.channels_last)
-        code = Code(bottleneck, unpack(packed[:, end:-8], self.like), self.like.sizes)
-        return code, from_bytes(packed[:, -8:], torch.int64)[:, 0]
+        rows = torch.stack(rows if self.folder is None else [self._read(start) for start in rows]).to(index.device)
+        sizes = [like.shape[1:].numel() * like.element_size() for like in tensors(self.empty)]
+        return replaced(self.empty, map(from_bytes, rows.split(sizes, dim=1), tensors(self.empty)))
 
-    def _fits(self) -> None:
+    def _check_room(self) -> None:
         needed = self.count * self.size * self.processes
         if self.folder is None:
-            kind, where = "memory", "this machine has"
-            there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            kind, place = "memory", "this machine has"
+            room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            kind, where = "disk", f"{self.folder} has room for"
-            there = shutil.disk_usage(self.folder).free
-        if needed > there:
+            kind, place = "disk", f"{self.folder} has room for"
+            room = shutil.disk_usage(self.folder).free
+        if needed > room:
             raise ValueError(
                 f"recipes.stage2.cache={kind}: {self.count} codes of {self.size / 1e6:.2f} MB in {self.processes} "
-                f"process(es) need {needed / 1e9:.1f} GB; {where} {there / 1e9:.1f} GB; use cache=none"
+                f"process(es) need {needed / 1e9:.1f} GB; {place} {room / 1e9:.1f} GB; use cache=none"
             )
         if self.folder is not None:
             self.file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115  open as long as this object
@@ -93,38 +89,33 @@ class Codes:
         return torch.frombuffer(bytearray(os.pread(self.file.fileno(), self.size, start)), dtype=torch.uint8)
 
 
+def tensors(code: Any) -> list[Tensor]:
+    """Return the tensors of a code, depth first."""
+    if isinstance(code, Tensor):
+        return [code]
+    return [tensor for part in code for tensor in tensors(part)] if isinstance(code, tuple) else []
+
+
+def replaced(code: Any, values: Iterator[Tensor]) -> Any:
+    """Return a code of the same structure with the next of `values` for each of its tensors, depth first."""
+    if isinstance(code, Tensor):
+        return next(values)
+    if not isinstance(code, tuple):
+        return code
+    parts = [replaced(part, values) for part in code]
+    return type(code)(*parts) if hasattr(code, "_fields") else tuple(parts)
+
+
 def as_bytes(tensor: Tensor) -> Tensor:
     """Return a tensor [B, ...] as bytes [B, N], in row-major order."""
-    return tensor.flatten(1).contiguous().view(torch.uint8)
+    return (tensor.flatten(1) if tensor.dim() > 1 else tensor[:, None]).contiguous().view(torch.uint8)
 
 
-def from_bytes(packed: Tensor, kind: torch.dtype) -> Tensor:
-    """Return the numbers [B, N] of these bytes, the inverse of `as_bytes`."""
-    return packed.clone(memory_format=torch.contiguous_format).view(kind)  # a copy is aligned for this type
-
-
-def pack(code: Code) -> Tensor:
-    """Return the pooling indices of a code as bytes [B, N], four to a byte: each is a place in a 2 x 2 window."""
-    if not code.indices:
-        return torch.empty(len(code.bottleneck), 0, dtype=torch.uint8, device=code.bottleneck.device)
-    choices = [
-        (where // width % 2 * 2 + where % width % 2).to(torch.uint8).flatten(1)
-        for where, (_, width) in zip(code.indices, code.sizes, strict=True)
-    ]
-    choices = torch.cat(choices, dim=1)
-    choices = torch.nn.functional.pad(choices, (0, -choices.shape[1] % 4)).unflatten(1, (-1, 4))
-    return choices[..., 0] | choices[..., 1] << 2 | choices[..., 2] << 4 | choices[..., 3] << 6
-
-
-def unpack(packed: Tensor, like: Code) -> tuple[Tensor, ...]:
-    """Return the pooling indices of these bytes, the inverse of `pack`, in a code shaped like `like`."""
-    choices = torch.stack([packed >> shift & 3 for shift in (0, 2, 4, 6)], dim=2).flatten(1)
-    indices, start = [], 0
-    for where, (_, width) in zip(like.indices, like.sizes, strict=bool(like.indices)):
-        shape = where.shape[1:]
-        choice = choices[:, start : start + shape.numel()].unflatten(1, shape).long()
-        start += shape.numel()
-        rows = torch.arange(shape[1], device=packed.device)[:, None] * 2
-        columns = torch.arange(shape[2], device=packed.device) * 2
-        indices.append((rows + (choice >> 1)) * width + columns + (choice & 1))
-    return tuple(indices)
+def from_bytes(packed: Tensor, like: Tensor) -> Tensor:
+    """Return the tensor that `as_bytes` turned into these bytes, of the type, shape and memory format of `like`."""
+    packed = packed.clone(memory_format=torch.contiguous_format)  # a slice's start may not be aligned to the type
+    tensor = packed.view(like.dtype).view(-1, *like.shape[1:])
+    # Kernels, and with them the last bits, differ between memory formats.
+    if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor

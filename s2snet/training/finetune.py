@@ -1,6 +1,7 @@
 """Train stage 2: the decoder learns, through the frozen classifier, what the classifier needs (arXiv 1803.07994)."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,17 +9,17 @@ from torch.nn import functional
 
 from s2snet.config.recipe import Stage2Recipe
 from s2snet.models import freeze
-from s2snet.models.segnet import Code
 from s2snet.training.classifier import accuracy
 from s2snet.training.codes import Codes
 from s2snet.training.stage import Stage
 
 
 class FinetuneDecoder(Stage):
-    """The cross-entropy of the frozen classifier f on D(E(x)); only D learns, E runs without a graph.
+    """Cross-entropy of the frozen classifier f on D(E(x)); only D learns, E runs without a graph.
 
     As in the authors' release, the decoder's BatchNorm is in training mode. Encoder and classifier stay in eval mode
-    whatever Lightning calls, so that not even their running statistics change.
+    whatever Lightning calls, so that not even their running statistics change. The autoencoder has `encode`, `decode`,
+    `encoder` and `decoder` (s2snet/models/__init__.py).
 
     recipe: `labels` is `truth`, or `classifier` for f's own predictions on x, which needs no labels;
     `reconstruction_weight` adds the squared error per pixel with this weight (0 in the paper);
@@ -54,23 +55,32 @@ class FinetuneDecoder(Stage):
         self.log_loss(loss)
         return loss
 
-    def frozen(self, images: Tensor, labels: Tensor, index: Tensor) -> tuple[Code, Tensor]:
-        """Return the output of the frozen parts: the encoder's codes and the labels to learn, computed or kept."""
-        kept = self.codes.get(index) if self.codes else None
-        if kept:
-            return kept
+    def frozen(self, images: Tensor, labels: Tensor, index: Tensor) -> tuple[Any, Tensor]:
+        """Return what does not learn: the encoder's code of each image and the labels to learn, computed or cached."""
+        cached = self.codes.get(index) if self.codes else None
+        if cached:
+            code, labels = cached
+            return self._unpacked(code), labels
         with torch.no_grad():
             code = self.trained.encode(images)
             if self.recipe.labels == "classifier":
                 labels = self.classifier(images).argmax(dim=1)
         if self.codes:  # the whole batch, even if some are there: another batch size rounds differently
-            self.codes.put(index, code if self.trained.has_indices else code._replace(indices=()), labels)
+            self.codes.put(index, self._packed(code), labels)
         return code, labels
+
+    def _packed(self, code: Any) -> Any:
+        """Return the code as it is cached: smaller, if the autoencoder can pack it."""
+        return self.trained.pack(code) if hasattr(self.trained, "pack") else code
+
+    def _unpacked(self, code: Any) -> Any:
+        """Return the code as the decoder takes it."""
+        return self.trained.unpack(code) if hasattr(self.trained, "pack") else code
 
     def measure(self, batch) -> dict[str, Tensor]:
         """Return cross-entropy and accuracy of the defended classifier on one validation batch.
 
-        An image without a label (-1) takes the classifier's own prediction on the clean image.
+        For images without labels (-1), the classifier's own predictions on the clean images are the labels.
         """
         images, labels, _ = batch
         with torch.no_grad():

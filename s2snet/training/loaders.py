@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from s2snet.config.recipe import Recipe
 from s2snet.data import ImageFiles, Images, Splits, Streamed
-from s2snet.data.files import readable
+from s2snet.data.image_files import first_readable
 
 AT_ONCE = 2**20  # pixels of an evaluation batch: 256 images of 64 x 64, 20 of 224 x 224
 
@@ -91,7 +91,7 @@ class Augmented(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
         epoch, place = key
-        image, label, index = readable(self.read, place, len(self.images), self.note)
+        image, label, index = first_readable(self.read, place, len(self.images), self.note)
         if self.change is not None:
             with torch.random.fork_rng(devices=[]):  # the CPU's generator alone; v2 draws from no other
                 torch.default_generator.manual_seed(derived_seed(self.seed, epoch, index))

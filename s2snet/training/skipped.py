@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from s2snet.atomic_io import write_whole
-from s2snet.data.files import damaged
+from s2snet.data.image_files import find_damaged
 
 DAMAGED = "damaged.txt"
 
@@ -27,7 +27,7 @@ class Skipped:
 
     def without(self, images: Any, part: str) -> Any:
         """Return the images without the damaged ones, after reading each once; ValueError if none is left."""
-        broken = damaged(images, range(len(images)))
+        broken = find_damaged(images, range(len(images)))
         if not broken:
             return images
         if len(broken) == len(images):

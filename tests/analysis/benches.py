@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from s2snet.analysis import STUDIES, Bench
+from s2snet import analysis
+from s2snet.analysis.bench import Bench
 from s2snet.data import Images, Splits
 from s2snet.models import Defended
 from s2snet.store.defences import Defence
@@ -35,5 +36,5 @@ def bench(study: str, folder: Path, data: Splits, defences: dict[str, nn.Module]
             for name, module in (defences or {}).items()
         ]
 
-    version = STUDIES[study].version if study in STUDIES else 1
-    return Bench(study, version, "squares", data, folder, find, **{"say": lambda text: None, **more})
+    version = analysis.load(study, "study").VERSION if study in analysis.STUDIES else 1
+    return Bench(study, version, "squares", data, folder, find, **{"log": lambda text: None, **more})

@@ -1,4 +1,4 @@
-"""The bench: parts are made once, survive what happens to a process, and are made anew where a fact changes."""
+"""The bench: parts are computed once, survive an interruption, and are computed again if a fact changes."""
 
 import json
 
@@ -7,8 +7,7 @@ import torch
 from benches import bench, splits
 from torch import nn
 
-from s2snet.analysis import Claim
-from s2snet.analysis.bench import HOLDS
+from s2snet.analysis.claim import HOLDS, Claim
 
 CLAIM = Claim("one", "It is one.", "ours", "1 (n = 1)", HOLDS)
 
@@ -51,8 +50,8 @@ def test_another_fact_is_another_part(tmp_path, facts):
 
 
 def test_a_damaged_part_is_said_and_made_again(tmp_path):
-    made, said = Made(), []
-    place = bench("toy", tmp_path, splits(), say=said.append)
+    made, log = Made(), []
+    place = bench("toy", tmp_path, splits(), log=log.append)
     place.rows("table", made.rows)
     place.tensors("part", made.tensors)
     for part in (tmp_path / "parts").iterdir():
@@ -60,7 +59,7 @@ def test_a_damaged_part_is_said_and_made_again(tmp_path):
     assert place.rows("table", made.rows)[0]["b"] == 2
     assert place.tensors("part", made.tensors)["t"].tolist() == [0, 1, 2]
     assert made.count == 4
-    assert len(said) == 2 and all("made again" in line for line in said)
+    assert len(log) == 2 and all("computed again" in line for line in log)
 
 
 def test_a_module_is_trained_once_whatever_the_random_state(tmp_path):
@@ -87,7 +86,7 @@ def test_finish_leaves_the_tables_of_this_run_only(tmp_path):
     place = bench("toy", tmp_path, splits())
     place.rows("new", Made().rows)
     place.rows("new", Made().rows, second=True)
-    place.grid("g", torch.zeros(1, 2, 1, 4, 4), ["r"], ["a", "b"], "Title")
+    place.add_grid("g", torch.zeros(1, 2, 1, 4, 4), ["r"], ["a", "b"], "Title")
     place.finish([CLAIM], {"command": "x"})
     assert {path.name for path in tmp_path.glob("*.csv")} == {"new.csv"}
     assert (tmp_path / "new.csv").read_text() == "a,b,c,d,e\n1.5,2,x,,True\n1.5,2,x,,True\n"
@@ -97,8 +96,8 @@ def test_finish_leaves_the_tables_of_this_run_only(tmp_path):
 
 def test_a_defence_that_is_not_there_is_one_line(tmp_path):
     place = bench("toy", tmp_path, splits(), {"none": nn.Flatten().eval()})
-    with pytest.raises(ValueError, match=r"needs the defence s2snet; here are none"):
-        place.need("s2snet")
+    with pytest.raises(ValueError, match=r"needs the defence s2snet; got none"):
+        place.defended("s2snet")
 
 
 def test_images_come_in_order_and_no_more_than_there_are(tmp_path):

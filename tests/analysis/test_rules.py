@@ -1,10 +1,9 @@
-"""Verdicts are read off the interval, and one that lies on both sides decides nothing."""
+"""Verdicts follow from the interval, and one that lies on both sides decides nothing."""
 
 import pytest
 
-from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED
+from s2snet.analysis.claim import FAILS, HOLDS, UNDECIDED, above, all_of, below, decide, exceeds, inside
 from s2snet.analysis.intervals import Estimate
-from s2snet.analysis.rules import above, all_of, apart, below
 
 
 @pytest.mark.parametrize(
@@ -26,7 +25,19 @@ def test_one_interval_and_a_limit(low, high, over, under):
 
 def test_two_intervals():
     low, high, wide = (Estimate(v, v - d, v + d, 9) for v, d in ((1.0, 0.1), (2.0, 0.1), (1.6, 0.5)))
-    assert [apart(*pair) for pair in ((high, low), (low, high), (wide, low))] == [HOLDS, FAILS, UNDECIDED]
+    assert [exceeds(*pair) for pair in ((high, low), (low, high), (wide, low))] == [HOLDS, FAILS, UNDECIDED]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.45, 0.55, HOLDS), (0.4, 0.6, HOLDS), (0.3, 0.5, UNDECIDED), (0.61, 0.7, FAILS), (0.1, 0.39, FAILS)],
+)
+def test_one_interval_and_a_range(low, high, verdict):
+    assert inside(Estimate((low + high) / 2, low, high, 9), 0.4, 0.6) == verdict
+
+
+def test_a_rule_that_states_both():
+    assert [decide(*given) for given in ((True, False), (False, True), (False, False))] == [HOLDS, FAILS, UNDECIDED]
 
 
 def test_several_verdicts():

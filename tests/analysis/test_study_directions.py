@@ -8,10 +8,23 @@ import torch
 from benches import bench, splits
 from torch import nn
 
-from s2snet.analysis import STUDIES
-from s2snet.analysis.directions.bases import at_random, joined, of_attacks, orthonormal, places, within
-from s2snet.analysis.directions.curvature import MeanHessian, eigenpairs, step_length, toward
-from s2snet.analysis.directions.measures import confined, projector, traced_logits, universal
+from s2snet.analysis.directions.measures import (
+    MeanHessian,
+    attack_directions,
+    confined_lengths,
+    eigenpairs,
+    interleave,
+    orthonormal,
+    projection,
+    random_basis,
+    reach_class,
+    select_pairs,
+    share_within,
+    step_length,
+    traced_logits,
+    universal_perturbation,
+)
+from s2snet.analysis.directions.study import run
 from s2snet.report.studies.page import write_analysis
 from s2snet.store import weights
 
@@ -107,7 +120,7 @@ def test_strict_is_the_curvature_of_the_level_set():
 def test_toward_reaches_the_class_with_the_overshoot_included():
     model, given = linear(classes=2), 0.5 + 0.1 * (images() - 0.5)  # away from 0 and 1, where DeepFool stays inside
     given = given[model(given).argmax(dim=1) == 1]
-    start, r, labels = toward(model, given, torch.ones(len(given)).long(), 0, count=3, steps=5, overshoot=0.05)
+    start, r, labels = reach_class(model, given, torch.ones(len(given)).long(), 0, count=3, steps=5, overshoot=0.05)
     assert len(start) == 3 and (labels == 1).all()
     assert (model(start + r).argmax(dim=1) == 0).all()
     margins = model(start) @ torch.tensor([-1.0, 1.0]) / (model.weight[0] - model.weight[1]).norm()
@@ -128,19 +141,19 @@ CURVATURE = torch.tensor([4.0, 1.0, 0.1, -2.0, -5.0])
     [("first", [0, 1]), ("last", [4, 3]), ("most", [4, 0]), ("least", [2, 1]), ("first_and_last", [0, 4])],
 )
 def test_a_basis_takes_what_its_name_says(how, wanted):
-    assert places(CURVATURE, how, 2).tolist() == wanted
+    assert select_pairs(CURVATURE, how, 2).tolist() == wanted
 
 
 def test_a_basis_refuses_what_is_not_there():
     with pytest.raises(ValueError, match="there are 5"):
-        places(CURVATURE, "most", 6)
+        select_pairs(CURVATURE, "most", 6)
     with pytest.raises(ValueError, match="did you mean 'most'"):
-        places(CURVATURE, "mos", 2)
+        select_pairs(CURVATURE, "mos", 2)
 
 
 def test_classes_take_turns_with_equal_numbers():
     classes = [{"vectors": torch.eye(12)[:, 5 * c : 5 * c + 5], "curvature": CURVATURE} for c in range(2)]
-    assert joined(classes, "most", 2).argmax(dim=0).tolist() == [4, 9, 0, 5]
+    assert interleave(classes, "most", 2).argmax(dim=0).tolist() == [4, 9, 0, 5]
 
 
 def test_a_direction_that_adds_nothing_adds_no_dimension():
@@ -151,26 +164,26 @@ def test_a_direction_that_adds_nothing_adds_no_dimension():
 
 
 def test_random_bases_are_orthonormal_and_beside_what_they_should_be():
-    beside = at_random(20, 6, seed=3)
-    basis = at_random(20, 8, seed=0, beside=beside)
+    other = random_basis(20, 6, seed=3)
+    basis = random_basis(20, 8, seed=0, orthogonal_to=other)
     torch.testing.assert_close(basis.T @ basis, torch.eye(8).double())
-    assert (beside.T @ basis).abs().max() < 1e-12
-    with pytest.raises(ValueError, match="15 directions beside 6 in 20"):
-        at_random(20, 15, beside=beside)
+    assert (other.T @ basis).abs().max() < 1e-12
+    with pytest.raises(ValueError, match="15 directions orthogonal to 6 others in 20"):
+        random_basis(20, 15, orthogonal_to=other)
 
 
 def test_first_order_directions_are_those_of_the_perturbations():
-    way = at_random(30, 2)
+    way = random_basis(30, 2)
     amounts = torch.tensor([[3.0, 0.0], [5.0, 0.1], [0.0, 0.0], [-2.0, 0.1]]).double()
-    vectors, values = of_attacks(amounts @ way.T)
+    vectors, values = attack_directions(amounts @ way.T)
     assert abs(vectors[:, 0] @ way[:, 0]) > 0.999 and values[0] > 10 * values[1]
     assert values.square().sum() == pytest.approx(3)  # three of length 1
 
 
 def test_a_random_subspace_holds_the_square_root_of_its_share():
     vectors = torch.randn(400, 100, generator=torch.Generator().manual_seed(0))
-    assert within(at_random(100, 25), vectors).mean() == pytest.approx(0.5, abs=0.02)
-    assert within(torch.eye(100)[:, :3], torch.eye(100)[:2]).tolist() == [1, 1]
+    assert share_within(random_basis(100, 25), vectors).mean() == pytest.approx(0.5, abs=0.02)
+    assert share_within(torch.eye(100)[:, :3], torch.eye(100)[:2]).tolist() == [1, 1]
 
 
 def test_a_universal_perturbation_of_a_linear_model_is_its_normal():
@@ -178,7 +191,7 @@ def test_a_universal_perturbation_of_a_linear_model_is_its_normal():
     toward_one = model.weight[1] - model.weight[0]
     wanted = toward_one / toward_one.norm() * 2
     model.bias.copy_(torch.tensor([50.0, 0.0]))  # nobody is fooled, so that everybody pulls
-    found = universal(model, images() * 0, zeros(), norm=2.0).flatten()
+    found = universal_perturbation(model, images() * 0, zeros(), norm=2.0).flatten()
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -186,16 +199,20 @@ def test_confined_attacks_pay_for_what_the_subspace_lacks():
     model = linear(classes=2)
     labels = model(images()).argmax(dim=1)
     slope = model.weight[0] - model.weight[1]
-    basis = at_random(SIDE**2, 4)
+    basis = random_basis(SIDE**2, 4)
     lack = (model(images()) @ torch.tensor([1.0, -1.0])).abs()
     wanted = lack / (basis.float().T @ slope).norm()
-    torch.testing.assert_close(confined(model, images(), labels, basis, 30).float(), wanted, rtol=0.01, atol=1e-3)
-    beside = at_random(SIDE**2, 4, beside=orthonormal(slope[:, None]))
-    assert (confined(model, images(), labels, beside, 5) > 1e5).all()  # all but rounding is beside the slope
+    torch.testing.assert_close(
+        confined_lengths(model, images(), labels, basis, 30).float(), wanted, rtol=0.01, atol=1e-3
+    )
+    other = random_basis(SIDE**2, 4, orthogonal_to=orthonormal(slope[:, None]))
+    assert (
+        confined_lengths(model, images(), labels, other, 5) > 1e5
+    ).all()  # all but rounding is orthogonal to the slope
 
 
 def test_a_projector_is_a_weights_files_module():
-    module = projector(at_random(SIDE**2, 4), images())
+    module = projection(random_basis(SIDE**2, 4), images())
     assert module.config == {"name": "subspace", "channels": 1, "size": SIDE, "dimensions": 4}
     torch.testing.assert_close(module(images()).mean(dim=0), images().mean(dim=0))
 
@@ -222,7 +239,7 @@ def smooth():
 
 
 def study(place, **options):
-    claims = STUDIES["directions"](place, **{**FEW, **options})
+    claims = run(place, **{**FEW, **options})
     place.finish(
         claims, {"command": "python analyse.py study=[directions]", "options": {}, "defences": [], "notes": []}
     )

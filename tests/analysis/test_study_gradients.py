@@ -10,13 +10,13 @@ from torch import nn
 
 from s2snet import models
 from s2snet.analysis import batched
-from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED
+from s2snet.analysis.claim import FAILS, HOLDS, UNDECIDED
 from s2snet.analysis.gradients import claims as rules
-from s2snet.analysis.gradients import indices, measures
-from s2snet.analysis.gradients.study import gradients
+from s2snet.analysis.gradients import figures as drawing
+from s2snet.analysis.gradients import measures
+from s2snet.analysis.gradients.study import run
 from s2snet.analysis.gradients.tables import MEASURES, OBJECTIVES
 from s2snet.models import Defended, freeze
-from s2snet.report.studies import gradients as drawn
 
 # ------------------------------------------------------------------ measures
 
@@ -107,9 +107,9 @@ def test_sizes_count_exact_zeros():
 
 def test_a_stranger_is_of_another_class():
     labels = torch.tensor([0, 0, 0, 1, 2])
-    assert (labels[measures.strangers(labels, 0)] != labels).all()
+    assert (labels[measures.draw_donors(labels, 0)] != labels).all()
     with pytest.raises(ValueError, match="all of one class"):
-        measures.strangers(torch.zeros(3), 0)
+        measures.draw_donors(torch.zeros(3), 0)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -134,7 +134,7 @@ def test_objectives_of_a_linear_model(objective):
 
 
 def test_capacity_of_the_authors_network():
-    assert indices.totals((224, 224), 3, (64, 128, 256, 512, 512)) == {
+    assert measures.totals((224, 224), 3, (64, 128, 256, 512, 512)) == {
         "image_bits": 1_204_224,
         "code_values": 25_088,
         "code_bits": 802_816,
@@ -150,42 +150,42 @@ def segnet(unpool: str = "indices", seed: int = 0) -> models.SegNet:
 
 def test_capacity_is_what_the_encoder_leaves():
     code = segnet().encode(torch.rand(1, 1, 11, 9))
-    rows = indices.capacity((11, 9), (4, 8))
+    rows = measures.capacity((11, 9), (4, 8))
     assert [row["choices"] for row in rows] == [found.numel() for found in code.indices]
 
 
 def test_choices_and_places_are_each_others_inverse():
     code = segnet().encode(torch.rand(3, 1, 11, 9))
     for found, size in zip(code.indices, code.sizes, strict=True):
-        choices = indices.chosen(found, size)
+        choices = measures.to_choices(found, size)
         assert choices.min() == 0 and choices.max() == 3
-        assert torch.equal(indices.placed(choices, size), found)
+        assert torch.equal(measures.to_indices(choices, size), found)
 
 
 def test_entropy_of_one_two_and_four_places():
     counts = torch.tensor([[1000, 500, 250], [0, 500, 250], [0, 0, 250], [0, 0, 250]])
-    assert indices.entropy(counts).tolist() == pytest.approx([0, 1, 2], abs=3e-3)
+    assert measures.entropy(counts).tolist() == pytest.approx([0, 1, 2], abs=3e-3)
     drawn_from = torch.randint(4, (20, 4000), generator=torch.Generator().manual_seed(0))
     counts = torch.stack([(drawn_from == choice).sum(dim=0) for choice in range(4)])
-    plain = indices.entropy(100 * counts).mean()  # so many that nothing is corrected
-    assert plain < 1.9 and indices.entropy(counts).mean() == pytest.approx(2, abs=0.02)
+    plain = measures.entropy(100 * counts).mean()  # so many that nothing is corrected
+    assert plain < 1.9 and measures.entropy(counts).mean() == pytest.approx(2, abs=0.02)
 
 
 def test_own_indices_change_nothing_and_others_are_the_donors():
     purifier, images = segnet(), torch.rand(5, 1, 8, 8)
     donors = images.roll(1, 0)
-    assert torch.equal(indices.exchanged(purifier, images, donors, "own", batch=2), purifier(images))
+    assert torch.equal(measures.exchange_indices(purifier, images, donors, "own", batch=2), purifier(images))
     code, given = purifier.encode(images), purifier.encode(donors)
     expected = purifier.decode(code._replace(indices=given.indices))
-    assert torch.equal(indices.exchanged(purifier, images, donors, "other", batch=5), expected)
+    assert torch.equal(measures.exchange_indices(purifier, images, donors, "other", batch=5), expected)
 
 
 def test_the_mean_code_leaves_nothing_but_indices():
     images = torch.rand(5, 1, 8, 8)
     purifier = segnet("nearest")
-    made = indices.exchanged(purifier, images, images, "mean code")
+    made = measures.exchange_indices(purifier, images, images, "mean code")
     assert torch.equal(made, made[:1].expand_as(made))  # without index maps all are one
-    made = indices.exchanged(segnet(), images, images, "mean code")
+    made = measures.exchange_indices(segnet(), images, images, "mean code")
     assert not torch.allclose(made[0], made[1])
 
 
@@ -199,14 +199,14 @@ def test_random_and_constant_indices_lie_in_their_windows():
 
     purifier.decode = decode
     for kind in ("random", "constant"):
-        indices.exchanged(purifier, images, images, kind, seed=1)
+        measures.exchange_indices(purifier, images, images, kind, seed=1)
     for code in seen:
         for found, size in zip(code.indices, code.sizes, strict=True):
-            assert torch.equal(indices.placed(indices.chosen(found, size), size), found)
-    random, constant = (indices.chosen(code.indices[0], code.sizes[0]) for code in seen)
+            assert torch.equal(measures.to_indices(measures.to_choices(found, size), size), found)
+    random, constant = (measures.to_choices(code.indices[0], code.sizes[0]) for code in seen)
     assert set(random.unique().tolist()) == {0, 1, 2, 3} and (constant == 0).all()
     with pytest.raises(ValueError, match="kind='none': allowed are own"):
-        indices.exchanged(purifier, images, images, "none")
+        measures.exchange_indices(purifier, images, images, "none")
 
 
 # ------------------------------------------------------------------ rules
@@ -246,7 +246,7 @@ def rows_of(
     ],
 )
 def test_stripped_holds_only_where_all_parts_do(given, verdict):
-    claim = rules._whole(rules.Found(rows_of(**given)), "loss_at_label", "s2snet")
+    claim = rules._whole(rules.Estimates(rows_of(**given)), "loss_at_label", "s2snet")
     assert claim.verdict == verdict and bool(claim.because) == (verdict != HOLDS)
 
 
@@ -266,7 +266,7 @@ def nets() -> dict[str, nn.Module]:
 def ran(tmp_path_factory):
     """A finished study with index maps, its claims, and its folder."""
     place = bench("gradients", tmp_path_factory.mktemp("study"), splits(), nets())
-    claims = gradients(place, **FEW, unpoolings=["nearest", "indices"])
+    claims = run(place, **FEW, unpoolings=["nearest", "indices"])
     place.finish(claims, {})
     return place, claims
 
@@ -285,7 +285,7 @@ def test_shares_of_an_exchange_are_whole_and_own_indices_are_the_accuracy(ran):
     tables = ran[0].tables
     shares = {(r["network"], r["indices"], r["says"]): r["value"] for r in tables["exchanges"]}
     for network in ("autoencoder", "s2snet"):
-        for kind in indices.EXCHANGES:
+        for kind in measures.EXCHANGES:
             assert sum(shares[network, kind, says] for says in ("code", "donor", "neither")) == pytest.approx(1)
     accuracy = {(r["unpool"], r["network"], r["measure"]): r["value"] for r in tables["unpooling"]}
     assert shares["s2snet", "own", "code"] == accuracy["indices", "s2snet", "accuracy"]
@@ -302,7 +302,7 @@ def test_claims_have_names_of_their_own_and_intervals(ran):
 def test_figures_are_drawn_from_the_tables(ran):
     from matplotlib.figure import Figure
 
-    figures = drawn.figures(ran[0].tables)
+    figures = drawing.figures(ran[0].tables)
     assert len({figure.name for figure in figures}) == 7
     for figure in figures:
         figure.draw(Figure().add_subplot())
@@ -312,8 +312,8 @@ def test_a_second_run_makes_nothing_again(ran, tmp_path, monkeypatch):
     place, claims = ran
     again = bench("gradients", place.folder, splits(), nets())
     monkeypatch.setattr(measures, "probe", None)  # what every part begins with
-    monkeypatch.setattr(indices, "totals", None)
-    assert gradients(again, **FEW, unpoolings=["nearest", "indices"]) == claims
+    monkeypatch.setattr(measures, "totals", None)
+    assert run(again, **FEW, unpoolings=["nearest", "indices"]) == claims
     assert again.tables == place.tables
 
 
@@ -328,7 +328,7 @@ def test_vanished_gradients_are_told_from_stripped_ones(tmp_path):
     masked = nets()
     masked["s2snet"] = freeze(Defended(Steps(), masked["none"].classifier))
     place = bench("gradients", tmp_path, splits(), masked)
-    claims = {claim.name: claim for claim in gradients(place, **FEW, unpoolings=[])}
+    claims = {claim.name: claim for claim in run(place, **FEW, unpoolings=[])}
     assert claims["norms"].verdict == FAILS and "gradient of zeros 100.0 %" in claims["norms"].found
     for objective in OBJECTIVES:
         assert claims[f"stripped_{objective}"].verdict == FAILS
@@ -339,8 +339,8 @@ def test_without_weights_the_trained_ones_stand_for_them(ran, tmp_path):
     only = {"none": nets()["none"]}
     place = bench("gradients", tmp_path, splits(), only)
     with pytest.raises(ValueError, match="needs the defence autoencoder"):
-        gradients(place, **FEW, unpoolings=[])
-    gradients(place, **FEW, unpoolings=["nearest"], train_images=30)
+        run(place, **FEW, unpoolings=[])
+    run(place, **FEW, unpoolings=["nearest"], train_images=30)
     titles = {row["network"]: row["title"] for row in place.tables["networks"]}
     assert list(titles) == ["none", "autoencoder", "s2snet"] and "nearest, trained here" in titles["s2snet"]
     assert "exchanges" not in place.tables
@@ -355,4 +355,4 @@ def test_without_weights_the_trained_ones_stand_for_them(ran, tmp_path):
 )
 def test_bad_options_are_one_line(tmp_path, option, line):
     with pytest.raises(ValueError, match=line):
-        gradients(bench("gradients", tmp_path, splits(), nets()), **{**FEW, **option})
+        run(bench("gradients", tmp_path, splits(), nets()), **{**FEW, **option})

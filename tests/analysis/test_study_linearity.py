@@ -8,15 +8,22 @@ import pytest
 import torch
 from benches import bench, splits
 
-from s2snet.analysis import STUDIES
-from s2snet.analysis.bench import FAILS, HOLDS, Sample
+from s2snet.analysis.bench import Sample
+from s2snet.analysis.claim import FAILS, HOLDS
 from s2snet.analysis.intervals import Estimate, share
-from s2snet.analysis.linearity import logistic, paper, zoo
-from s2snet.analysis.linearity.attacked import Ensemble, agreements, fooling, judged, normal, rubbish
-from s2snet.analysis.linearity.dimension import growth, resized, slope
-from s2snet.analysis.linearity.lines import along, stretches, unexplained
+from s2snet.analysis.linearity import measures, paper_figures, study, training
+from s2snet.analysis.linearity.attacked import Ensemble, agreements, fooling, judge, normal, rubbish
+from s2snet.analysis.linearity.claims import slope
+from s2snet.analysis.linearity.measures import (
+    growth,
+    probabilities,
+    resize,
+    scores_along,
+    sign_step,
+    stretches,
+    unexplained,
+)
 from s2snet.analysis.linearity.nets import COLUMN, HEADS, RBF, Maxout, Net, Softmax, Tanh
-from s2snet.analysis.linearity.steps import probabilities, sign_step
 from s2snet.analysis.linearity.training import CURVE, Recipe, Trained, fit, loss, noise
 from s2snet.attacks import fgsm
 from s2snet.report.studies.sections import section
@@ -140,10 +147,10 @@ def test_the_epoch_of_least_monitor_is_kept_and_a_seed_says_all():
 
 
 @pytest.mark.parametrize(
-    "given, said", [({"kind": "hard"}, "hard"), ({"alpha": 2.0}, "alpha=2"), ({"epochs": 0}, "=0")]
+    "given, line", [({"kind": "hard"}, "hard"), ({"alpha": 2.0}, "alpha=2"), ({"epochs": 0}, "=0")]
 )
-def test_a_recipe_that_cannot_be_followed_is_refused(given, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_recipe_that_cannot_be_followed_is_refused(given, line):
+    with pytest.raises(ValueError, match=line):
         Recipe(**given)
 
 
@@ -181,7 +188,7 @@ def test_tanh_bends_where_softmax_regression_is_straight():
     left = []
     for net in nets:
         with torch.no_grad():
-            scores = along(net, given.images, given.labels, offsets)
+            scores = scores_along(net, given.images, given.labels, offsets)
         assert torch.allclose(scores[:, 30], net(given.images))
         left.append(unexplained(scores[0].detach().double().numpy().T, 3)[:, 2].mean())
     assert left[0] < 1e-8 < 1e-4 < left[1]
@@ -189,8 +196,8 @@ def test_tanh_bends_where_softmax_regression_is_straight():
 
 def test_stretches_of_a_line_by_hand():
     offsets = np.linspace(-4, 4, 9)
-    said = np.array([[2, 2, 2, 1, 1, 1, 0, 0, 1], [0] * 9])
-    found = stretches(said == 1, said, offsets)
+    predictions = np.array([[2, 2, 2, 1, 1, 1, 0, 0, 1], [0] * 9])
+    found = stretches(predictions == 1, predictions, offsets)
     assert found["right_around_0"].tolist() == [2, 0]
     assert found["longest_wrong"].tolist() == [2, 8]
     assert found["right_up"].tolist() == [0.5, 0] and found["right_down"].tolist() == [0.25, 0]
@@ -209,29 +216,29 @@ def signed(count: int = 20) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, t
 def test_the_closed_form_is_the_worst_of_all_corners():
     weight, bias, images, signs = signed()
     corners = torch.tensor(list(itertools.product((-0.25, 0.25), repeat=5)), dtype=torch.float64)
-    worst = torch.stack([logistic.clean(weight, bias, images + corner, signs) for corner in corners]).amax(dim=0)
-    assert torch.allclose(logistic.closed_form(weight, bias, images, signs, 0.25), worst)
-    assert torch.allclose(logistic.by_fgsm(weight, bias, images, signs, 0.25), worst)
+    worst = torch.stack([measures.clean_loss(weight, bias, images + corner, signs) for corner in corners]).amax(dim=0)
+    assert torch.allclose(measures.closed_form_loss(weight, bias, images, signs, 0.25), worst)
+    assert torch.allclose(measures.fgsm_loss(weight, bias, images, signs, 0.25), worst)
 
 
 def test_fgsm_training_is_training_on_the_closed_form_and_the_printed_one_is_right_for_plus_only():
     _, _, images, signs = signed(60)
-    steps = list(logistic.descend(images, signs, "fgsm", 0.1, epochs=10, seed=0, batch=20))
+    steps = list(measures.train_logistic(images, signs, "fgsm", 0.1, epochs=10, seed=0, batch=20))
     assert len(steps) == 31 and not torch.equal(steps[0][2], steps[-1][2])
-    found = [logistic.differences(w, b, images[at], signs[at], 0.1) for _, at, w, b in steps]
+    found = [measures.differences(w, b, images[at], signs[at], 0.1) for _, at, w, b in steps]
     assert max(row["loss"] for row in found) < 1e-6 and max(row["gradient"] for row in found) < 1e-6
     assert max(row["printed_plus"] for row in found) < 1e-6 < 1e-3 < found[-1]["printed_minus"]
 
 
 def test_another_loss_would_not_pass_for_the_closed_form(monkeypatch):
-    monkeypatch.setattr(logistic, "closed_form", logistic.as_printed)
-    found = logistic.differences(*signed(), 0.25)
+    monkeypatch.setattr(measures, "closed_form_loss", measures.printed_loss)
+    found = measures.differences(*signed(), 0.25)
     assert found["loss"] > 1e-2 and found["gradient"] > 1e-3
 
 
 def test_an_unknown_loss_is_refused():
     with pytest.raises(ValueError, match="loss=l2: allowed are clean, fgsm, l1"):
-        next(logistic.descend(*signed()[2:], "l2", 0.1, 1, 0))
+        next(measures.train_logistic(*signed()[2:], "l2", 0.1, 1, 0))
 
 
 def test_growth_is_what_the_weights_say_and_a_power_is_found():
@@ -242,8 +249,8 @@ def test_growth_is_what_the_weights_say_and_a_power_is_found():
     assert found["worst"] == pytest.approx(0.25 * 64 * found["weight"])
     assert found["random"] < found["worst"] < found["random"] * math.sqrt(64) + 1e-9
     assert slope([4, 16, 64], [3 * n**0.7 for n in (4, 16, 64)]) == pytest.approx(0.7)
-    assert resized(images, 0.5).shape[-1] == 4 and resized(images, 2).shape[-1] == 16
-    assert torch.allclose(resized(images, 0.5).mean(), images.mean())
+    assert resize(images, 0.5).shape[-1] == 4 and resize(images, 2).shape[-1] == 16
+    assert torch.allclose(resize(images, 0.5).mean(), images.mean())
 
 
 # Errors, agreement, noise
@@ -262,12 +269,12 @@ def test_agreement_is_counted_over_either_and_over_both():
 def test_judging_says_error_and_confidence_of_all_and_of_mistakes():
     images, weight = torch.eye(4).view(4, 1, 2, 2), torch.zeros(2, 4)
     weight[0, :3], weight[1, 3] = 2.0, 1.0
-    row = judged(Fixed(weight), images, torch.tensor([0, 0, 1, 1]))
+    row = judge(Fixed(weight), images, torch.tensor([0, 0, 1, 1]))
     sure, less = torch.tensor([2.0, 1.0]).sigmoid().tolist()
     assert (row["n"], row["error"]) == (4, 0.25)
     assert row["confidence"] == pytest.approx((3 * sure + less) / 4)
     assert row["confidence_mistakes"] == pytest.approx(sure)
-    assert judged(Fixed(weight), images[:2], torch.tensor([0, 0]))["confidence_mistakes"] is None
+    assert judge(Fixed(weight), images[:2], torch.tensor([0, 0]))["confidence_mistakes"] is None
 
 
 def test_an_ensemble_averages_probabilities_and_is_attacked_through_all():
@@ -299,15 +306,15 @@ def test_one_step_to_a_class_raises_it():
 
 
 def test_a_paper_figure_is_met_by_an_interval_that_comes_near():
-    figure = paper.Figure("x", "section 0", 0.80)
-    assert paper.met(figure, Estimate(0.70, 0.66, 0.76, 100), within=0.05)
-    assert not paper.met(figure, Estimate(0.70, 0.66, 0.74, 100), within=0.05)
-    assert not paper.met(figure, Estimate(0.90, 0.86, 0.94, 100), within=0.05)
-    assert not paper.met(paper.Figure("x", "section 0", 0.0094), share(190, 10000), 0.05)
-    assert paper.met(paper.Figure("x", "section 0", 0.999), share(10000, 10000), 0.05)
-    bound = paper.Figure("x", "section 0", 0.05, at_least=True)
-    assert paper.met(bound, share(50, 100), 0.05) and not paper.met(bound, share(5, 100), 0.05)
-    near, far = (paper.claim("maxout", share(n, 1000), None, 0.05, "reason") for n in (880, 500))
+    figure = paper_figures.Figure("x", "section 0", 0.80)
+    assert paper_figures.met(figure, Estimate(0.70, 0.66, 0.76, 100), within=0.05)
+    assert not paper_figures.met(figure, Estimate(0.70, 0.66, 0.74, 100), within=0.05)
+    assert not paper_figures.met(figure, Estimate(0.90, 0.86, 0.94, 100), within=0.05)
+    assert not paper_figures.met(paper_figures.Figure("x", "section 0", 0.0094), share(190, 10000), 0.05)
+    assert paper_figures.met(paper_figures.Figure("x", "section 0", 0.999), share(10000, 10000), 0.05)
+    bound = paper_figures.Figure("x", "section 0", 0.05, at_least=True)
+    assert paper_figures.met(bound, share(50, 100), 0.05) and not paper_figures.met(bound, share(5, 100), 0.05)
+    near, far = (paper_figures.claim("maxout", share(n, 1000), None, 0.05, "reason") for n in (880, 500))
     assert (near.verdict, near.because, far.verdict, far.because) == (HOLDS, "", FAILS, "reason")
 
 
@@ -315,25 +322,25 @@ def test_a_paper_figure_is_met_by_an_interval_that_comes_near():
 
 
 def run(folder, **more):
-    said = []
-    place = bench("linearity", folder, splits(size=8), say=said.append)
-    claims = STUDIES["linearity"](place, **TINY | more)
+    log = []
+    place = bench("linearity", folder, splits(size=8), log=log.append)
+    claims = study.run(place, **TINY | more)
     place.finish(claims, {"command": "x", "options": {}, "defences": [], "notes": []})
-    return place, claims, said
+    return place, claims, log
 
 
 def test_the_study_runs_goes_on_and_is_shown(tmp_path, monkeypatch):
-    place, claims, said = run(tmp_path)
-    assert len([line for line in said if "training" in line]) == 11
+    place, claims, log = run(tmp_path)
+    assert len([line for line in log if "training" in line]) == 11
     assert len({claim.name for claim in claims}) == len(claims) > 20
     assert not any(claim.name.startswith("paper: ") for claim in claims)  # these are not its images
-    assert {row["figure"] for row in place.tables["paper"]} <= set(paper.FIGURES)
+    assert {row["figure"] for row in place.tables["paper"]} <= set(paper_figures.FIGURES)
     assert {claim.name: claim.verdict for claim in claims}["closed form"] == HOLDS
     shown = section(tmp_path)
     assert len(shown["figures"]) == 8 and len(shown["grids"]) == 2
 
     trained = []
-    monkeypatch.setattr(zoo, "fit", lambda new, *rest: trained.append(new) or fit(new, *rest))
+    monkeypatch.setattr(training, "fit", lambda new, *rest: trained.append(new) or fit(new, *rest))
     assert run(tmp_path)[1] == claims and not trained
     (part,) = (tmp_path / "parts").glob("tanh-*")  # what an interruption would not have left
     part.unlink()
@@ -345,7 +352,7 @@ def test_the_study_runs_goes_on_and_is_shown(tmp_path, monkeypatch):
 def test_on_the_papers_data_each_figure_is_a_claim(tmp_path):
     place = bench("linearity", tmp_path, splits(size=8))
     place.data = "mnist"
-    claims = STUDIES["linearity"](place, **TINY | {"epochs": 2})
+    claims = study.run(place, **TINY | {"epochs": 2})
     found = [claim for claim in claims if claim.name.startswith("paper: ")]
     assert {claim.name.removeprefix("paper: ") for claim in found} >= {"softmax", "maxout", "adversarial", "signs"}
     assert all(claim.because for claim in found if claim.verdict == FAILS)
@@ -353,22 +360,22 @@ def test_on_the_papers_data_each_figure_is_a_claim(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given, said",
+    "given, line",
     [
         ({"points": 20}, "points=20: an odd number"),
-        ({"pair": (0, 9)}, r"pair=\[0, 9\]: two classes of 0 to 2"),
+        ({"pair": (0, 9)}, r"pair=\[0, 9\]: two different classes from 0 to 2"),
         ({"members": 1}, "members=1"),
-        ({"eps": 0.0}, "eps=0.0: larger than 0"),
+        ({"eps": 0.0}, "eps=0.0: above 0"),
         ({"segments": 2}, "segments=2"),
         ({"within": 5.0}, "within=5.0"),
     ],
 )
-def test_options_that_cannot_be_followed_are_one_line(tmp_path, given, said):
-    with pytest.raises(ValueError, match=said):
+def test_options_that_cannot_be_followed_are_one_line(tmp_path, given, line):
+    with pytest.raises(ValueError, match=line):
         run(tmp_path, **given)
 
 
 def test_a_class_without_training_images_is_one_line():
     given = sample()
     with pytest.raises(ValueError, match="class 3 has no training image"):
-        zoo.class_means(given, 4)
+        training.class_means(given, 4)

@@ -10,17 +10,14 @@ from benches import bench, splits
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from s2snet.analysis import STUDIES
 from s2snet.analysis.intervals import Estimate
-from s2snet.analysis.regions import attackers as regions_attackers
-from s2snet.analysis.regions import maps as regions_maps
-from s2snet.analysis.regions import measured as regions_measured
+from s2snet.analysis.regions import attackers, figures, inputs, measures
 from s2snet.analysis.regions.claims import exactness
-from s2snet.analysis.regions.parts import Knowledge
+from s2snet.analysis.regions.measures import Masks
+from s2snet.analysis.regions.study import run
 from s2snet.attacks import pgd
 from s2snet.cli.conf_dir import conf_dir
 from s2snet.models import Defended, build
-from s2snet.report.studies import regions as shown
 from s2snet.report.studies.sections import section
 from s2snet.store import weights
 
@@ -71,7 +68,7 @@ def trained() -> nn.Module:
 
 def test_integrated_gradients_of_a_linear_model_are_its_terms_and_complete():
     model, images, classes = Linear(), pictures(), torch.tensor([0, 1, 2, 0])
-    found = regions_maps.integrated_gradients(model, images, classes, 1)
+    found = measures.integrated_gradients(model, images, classes, 1)
     torch.testing.assert_close(found, model.weight[classes] * images)
 
 
@@ -80,7 +77,7 @@ def test_integrated_gradients_sum_to_the_logits_rise_from_black():
     model = nn.Sequential(nn.Conv2d(2, 5, 3), nn.Softplus(), nn.Flatten(), nn.Linear(80, 3)).requires_grad_(False)
     images, classes = pictures(), torch.tensor([0, 1, 2, 0])
     rise = (model(images) - model(torch.zeros_like(images))).gather(1, classes[:, None]).squeeze(1)
-    found = regions_maps.integrated_gradients(model, images, classes, 64).sum(dim=(1, 2, 3))
+    found = measures.integrated_gradients(model, images, classes, 64).sum(dim=(1, 2, 3))
     torch.testing.assert_close(found, rise, rtol=1e-3, atol=1e-4)
 
 
@@ -88,57 +85,57 @@ def test_occlusion_of_a_linear_model_is_its_terms():
     model, images, classes = Linear(), pictures(), torch.tensor([0, 1, 2, 0])
     terms = (model.weight[classes] * images).sum(dim=1)
     black = torch.zeros(2, 1, 1)
-    torch.testing.assert_close(regions_maps.occlusion(model, images, classes, 1, black), terms, rtol=1e-3, atol=1e-5)
-    whole = regions_maps.occlusion(model, images, classes, 6, black)
+    torch.testing.assert_close(measures.occlusion(model, images, classes, 1, black), terms, rtol=1e-3, atol=1e-5)
+    whole = measures.occlusion(model, images, classes, 6, black)
     torch.testing.assert_close(whole, terms.sum(dim=(1, 2), keepdim=True).expand_as(terms), rtol=1e-3, atol=1e-5)
 
 
 def test_parts_cover_each_image_once():
-    parts = regions_maps.partition(torch.rand(5, 8, 8), torch.rand(5, 8, 8), 0.25)
-    assert list(parts) == list(regions_maps.PARTS)
+    parts = measures.partition(torch.rand(5, 8, 8), torch.rand(5, 8, 8), 0.25)
+    assert list(parts) == list(measures.PARTS)
     assert (torch.stack(list(parts.values())).sum(dim=0) == 1).all()
     assert ((parts["B"] | parts["V"]).flatten(1).sum(dim=1) == 16).all()
 
 
 def test_likeness_knows_equal_opposite_and_unrelated_maps():
     maps = torch.rand(40, 16, 16, generator=torch.Generator().manual_seed(99))
-    same = regions_maps.likeness(maps, maps, [0.25])
+    same = measures.similarity(maps, maps, [0.25])
     assert (same["0.25"] == 1).all() and torch.allclose(same["rank"], torch.ones(40).double())
-    opposite = regions_maps.likeness(maps, -maps, [0.25])
+    opposite = measures.similarity(maps, -maps, [0.25])
     assert (opposite["0.25"] == 0).all() and torch.allclose(opposite["rank"], -torch.ones(40).double())
     chance = 0.25**2 / (2 * 0.25 - 0.25**2)  # of two masks of a quarter each
     for control in ("random 0.25", "others 0.25"):
         assert same[control].mean() == pytest.approx(chance, abs=0.02)
-    alike = regions_maps.likeness(maps[:1].expand(5, -1, -1), maps[:1].expand(5, -1, -1), [0.25])
+    alike = measures.similarity(maps[:1].expand(5, -1, -1), maps[:1].expand(5, -1, -1), [0.25])
     assert (alike["others 0.25"] == 1).all()  # maps that are alike everywhere: the control sees it
 
 
 def test_controls_keep_the_area_and_the_shape():
     masks = torch.rand(6, 9, 11) < 0.3
     areas = masks.flatten(1).sum(dim=1)
-    for control in (regions_maps.random_like, regions_maps.shifted_like):
+    for control in (measures.random_like, measures.shifted_like):
         moved = control(masks, 0)
         assert torch.equal(moved.flatten(1).sum(dim=1), areas)
         assert not torch.equal(moved, masks) and not torch.equal(control(masks, 1), moved)
         assert torch.equal(control(masks, 0), moved)
     edges = (masks != masks.roll(1, 2)).flatten(1).sum(dim=1)
-    moved = regions_maps.shifted_like(masks, 0)
+    moved = measures.shifted_like(masks, 0)
     assert torch.equal((moved != moved.roll(1, 2)).flatten(1).sum(dim=1), edges)
 
 
 def test_the_parts_share_the_energy():
-    delta, parts = torch.randn(3, 2, 8, 8), regions_maps.partition(torch.rand(3, 8, 8), torch.rand(3, 8, 8), 0.25)
-    shares = torch.stack([regions_maps.energy(delta, mask) for mask in parts.values()])
+    delta, parts = torch.randn(3, 2, 8, 8), measures.partition(torch.rand(3, 8, 8), torch.rand(3, 8, 8), 0.25)
+    shares = torch.stack([measures.energy(delta, mask) for mask in parts.values()])
     torch.testing.assert_close(shares.sum(dim=0), torch.ones(3).double())
-    assert (regions_maps.energy(torch.zeros(3, 2, 8, 8), parts["V"]) == 0).all()
+    assert (measures.energy(torch.zeros(3, 2, 8, 8), parts["V"]) == 0).all()
 
 
-def knowledge(classifier: nn.Module, **changed) -> Knowledge:
+def knowledge(classifier: nn.Module, **changed) -> Masks:
     draw = torch.Generator().manual_seed(4)
     maps = [torch.rand(9, 8, 8, generator=draw) for _ in range(2)]
     options = {"sigma": 1.0, "starts": 1, "eps": 0.03, "seed": 0}
     given = {"fill": "inpaint", "width": 2.0, "options": options} | changed
-    return Knowledge(classifier, *maps, torch.arange(9) % 3, torch.full((1, 1, 1), 0.4), **given)
+    return Masks(classifier, *maps, torch.arange(9) % 3, torch.full((1, 1, 1), 0.4), **given)
 
 
 @pytest.mark.parametrize("mode", ["static", "per_class", "per_input"])
@@ -150,17 +147,17 @@ def test_the_tables_masks_are_the_purifiers(mode):
         purifier = known.per_input(0.25)
         maps = tuple(found[:, 0] for found in purifier.maps(images))
     else:
-        purifier, maps = known.static(known.masks(mode, "V", 0.25)), ()
+        purifier, maps = known.static(known.shared(mode, "V", 0.25)), ()
     holes = known.holes(mode, "V", 0.25, images, maps, 0)
     assert holes.any() and torch.equal(purifier.hole(images)[:, 0].bool(), holes)
 
 
-@pytest.mark.parametrize("attacker", regions_attackers.ATTACKERS)
+@pytest.mark.parametrize("attacker", attackers.ATTACKERS)
 def test_attackers_stay_in_the_ball_and_see_the_real_answer_first(attacker):
     classifier = trained()
     defended = Defended(knowledge(classifier).per_input(0.25), classifier)
     sample = bench("regions", None, splits()).images(8)
-    sees = regions_attackers.ATTACKERS[attacker].build(defended, sample.images, 0.1)
+    sees = attackers.ATTACKERS[attacker].build(defended, sample.images, 0.1)
     assert torch.equal(sees(sample.images), defended(sample.images))
     how = {
         "eps": 0.5,
@@ -171,7 +168,7 @@ def test_attackers_stay_in_the_ball_and_see_the_real_answer_first(attacker):
         "temperature": 0.1,
         "seed": 0,
     }
-    crafted = regions_attackers.craft(attacker, defended, *sample, **how)
+    crafted = attackers.craft(attacker, defended, *sample, **how)
     delta = crafted - sample.images
     assert 0 < delta.flatten(1).norm(dim=1).max() <= 0.5 + 1e-6
     if attacker == "confined":
@@ -182,11 +179,11 @@ def test_an_attacker_who_sees_the_mask_fixed_sees_what_pgd_on_the_rest_sees():
     """Of a static mask the fixed, the recomputed and the confined attacker differentiate the same function."""
     classifier = trained()
     known = knowledge(classifier)
-    defended = Defended(known.static(known.masks("static", "V", 0.25)), classifier)
+    defended = Defended(known.static(known.shared("static", "V", 0.25)), classifier)
     sample = bench("regions", None, splits()).images(6)
     found = [
         pgd(
-            regions_attackers.ATTACKERS[name].build(defended, sample.images, 0.1),
+            attackers.ATTACKERS[name].build(defended, sample.images, 0.1),
             sample.images, sample.labels, eps=0.5, norm="l2", steps=3, random_start=False,
         )
         for name in ("recomputed", "fixed", "confined")
@@ -197,18 +194,18 @@ def test_an_attacker_who_sees_the_mask_fixed_sees_what_pgd_on_the_rest_sees():
 def test_attackers_that_say_nothing_of_a_fixed_mask_are_left_out():
     classifier = trained()
     known = knowledge(classifier)
-    static = Defended(known.static(known.masks("static", "V", 0.25)), classifier)
-    assert regions_attackers.offered(Defended(None, classifier)) == ["recomputed"]
-    assert regions_attackers.offered(static) == ["recomputed", "bpda", "confined"]
-    assert regions_attackers.offered(Defended(known.per_input(0.25), classifier)) == list(regions_attackers.ATTACKERS)
+    static = Defended(known.static(known.shared("static", "V", 0.25)), classifier)
+    assert attackers.applicable(Defended(None, classifier)) == ["recomputed"]
+    assert attackers.applicable(static) == ["recomputed", "bpda", "confined"]
+    assert attackers.applicable(Defended(known.per_input(0.25), classifier)) == list(attackers.ATTACKERS)
 
 
 def test_training_images_are_of_all_classes_where_they_lie_class_by_class(tmp_path):
     data = splits()
     train = data.train.only(data.train.labels.argsort().tolist())
     place = bench("regions", tmp_path, dataclasses.replace(data, train=train), {})
-    assert regions_measured._spread(place, 6).labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert len(regions_measured._spread(place, 1000).labels) == 60
+    assert inputs._spread(place, 6).labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert len(inputs._spread(place, 1000).labels) == 60
 
 
 def test_images_that_fell_to_other_attackers_alone_decide_on_exact_gradients():
@@ -220,7 +217,7 @@ def test_images_that_fell_to_other_attackers_alone_decide_on_exact_gradients():
 def test_the_file_has_the_studys_options_and_defaults():
     given = OmegaConf.to_container(OmegaConf.load(conf_dir() / "study" / "regions.yaml"))
     assert given.pop("name") == "regions"
-    parameters = inspect.signature(STUDIES["regions"]).parameters
+    parameters = inspect.signature(run).parameters
     plain = {key: value.default for key, value in parameters.items() if key != "bench"}
     assert given == {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
@@ -228,14 +225,14 @@ def test_the_file_has_the_studys_options_and_defaults():
 def test_the_study_on_a_tiny_network(tmp_path):
     classifier = trained()
     place = bench("regions", tmp_path, splits(), {"none": classifier})
-    claims = STUDIES["regions"](place, **TINY)
+    claims = run(place, **TINY)
     place.finish(claims, {"command": "x", "options": TINY, "defences": [], "notes": []})
     assert len({claim.name for claim in claims}) == len(claims) == 16
     assert all("n = " in claim.found for claim in claims)
     tables = {table: len(rows) for table, rows in place.tables.items()}
     assert set(tables) == {"overlap", "correlation", "energy", "neutralising", "adaptive"}
     page = section(tmp_path)
-    assert len(page["figures"]) == len(shown.figures({})) and len(page["grids"]) == 2
+    assert len(page["figures"]) == len(figures.figures({})) and len(page["grids"]) == 2
     worst = {
         (row["mode"], row["part"], row["q"]): row["value"]
         for row in place.tables["adaptive"]
@@ -250,7 +247,7 @@ def test_the_study_on_a_tiny_network(tmp_path):
     parts = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
     first = json.loads((tmp_path / "study.json").read_text())["claims"]
     again = bench("regions", tmp_path, splits(), {"none": classifier})
-    again.finish(STUDIES["regions"](again, **TINY), {"command": "x"})
+    again.finish(run(again, **TINY), {"command": "x"})
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()} == parts
     assert json.loads((tmp_path / "study.json").read_text())["claims"] == first
 
@@ -266,10 +263,10 @@ def test_the_study_on_a_tiny_network(tmp_path):
 )
 def test_bad_options_are_one_line(options, line, tmp_path):
     with pytest.raises(ValueError, match=line) as error:
-        STUDIES["regions"](bench("regions", tmp_path, splits(), {"none": trained()}), **options)
+        run(bench("regions", tmp_path, splits(), {"none": trained()}), **options)
     assert "\n" not in str(error.value)
 
 
 def test_a_classifier_that_a_file_could_not_rebuild_is_one_line(tmp_path):
-    with pytest.raises(ValueError, match=r"which s2snet.models.build must have made"):
-        STUDIES["regions"](bench("regions", tmp_path, splits(), {"none": nn.Flatten()}))
+    with pytest.raises(ValueError, match=r"so s2snet.models.build must have built it"):
+        run(bench("regions", tmp_path, splits(), {"none": nn.Flatten()}))

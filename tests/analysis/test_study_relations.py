@@ -9,12 +9,12 @@ from benches import bench, splits
 from torch import nn
 
 from s2snet import models
-from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED
-from s2snet.analysis.relations import claims, orders, transfer
-from s2snet.analysis.relations import networks as nets
-from s2snet.analysis.relations.study import relations
+from s2snet.analysis.claim import FAILS, HOLDS, UNDECIDED
+from s2snet.analysis.relations import claims, classifiers, measures, rankings
+from s2snet.analysis.relations.figures import figures
+from s2snet.analysis.relations.study import run
+from s2snet.config.networks import Classifier
 from s2snet.models import freeze
-from s2snet.report.studies.relations import figures
 from s2snet.report.studies.sections import read_table
 
 # ------------------------------------------------------------------ levels and budgets
@@ -38,17 +38,17 @@ def test_each_image_is_brought_to_its_own_level_within_the_box(level):
     images = some_images()
     images[0] *= 0.05  # lengths differ twentyfold
     direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
-    moved = transfer.to_level((images + 0.01 * direction).clamp(0, 1), images, level)
-    assert transfer.normalised_l2(moved, images).numpy() == pytest.approx(np.full(len(images), level), rel=1e-4)
+    moved = measures.to_level((images + 0.01 * direction).clamp(0, 1), images, level)
+    assert measures.normalised_l2(moved, images).numpy() == pytest.approx(np.full(len(images), level), rel=1e-4)
     assert moved.min() >= 0 and moved.max() <= 1
 
 
 def test_an_image_that_was_not_moved_stays_and_a_full_box_is_said():
     images = some_images(3)
-    assert torch.equal(transfer.to_level(images, images, 0.3), images)
+    assert torch.equal(measures.to_level(images, images, 0.3), images)
     white = torch.full((1, 1, 4, 4), 0.9)
-    brighter = transfer.to_level(white + 0.01, white, 0.5)  # there is room for a ninth only
-    assert transfer.normalised_l2(brighter, white).item() == pytest.approx(1 / 9, rel=1e-4)
+    brighter = measures.to_level(white + 0.01, white, 0.5)  # there is room for a ninth only
+    assert measures.normalised_l2(brighter, white).item() == pytest.approx(1 / 9, rel=1e-4)
 
 
 def test_normalised_l2_is_relative_to_the_pixels_themselves():
@@ -56,7 +56,7 @@ def test_normalised_l2_is_relative_to_the_pixels_themselves():
     images[1] = 0
     moved = images.clone()
     moved[0, 0, 0, 0] += 0.1
-    assert transfer.normalised_l2(moved, images).tolist() == [pytest.approx(0.1), 0]
+    assert measures.normalised_l2(moved, images).tolist() == [pytest.approx(0.1), 0]
 
 
 def test_examples_on_a_linear_model_go_along_its_weights_to_the_level():
@@ -64,8 +64,8 @@ def test_examples_on_a_linear_model_go_along_its_weights_to_the_level():
     images = 0.4 + 0.2 * some_images(70)
     images[::2] *= 0.5
     labels = torch.ones(70, dtype=torch.int64)
-    made = transfer.craft(linear(weight, 0.0), images, labels, torch.arange(70), 0.05)
-    assert transfer.normalised_l2(made, images).numpy() == pytest.approx(np.full(70, 0.05), rel=1e-4)
+    made = measures.craft(linear(weight, 0.0), images, labels, torch.arange(70), 0.05)
+    assert measures.normalised_l2(made, images).numpy() == pytest.approx(np.full(70, 0.05), rel=1e-4)
     cosine = torch.cosine_similarity((made - images).flatten(1), -weight.flatten()[None])
     assert cosine.min() > 0.97 and cosine.mean() > 0.99  # it begins at random
 
@@ -77,13 +77,13 @@ def test_the_smallest_budget_of_a_linear_model_is_its_distance():
     labels = torch.ones(len(images), dtype=torch.int64)
     margin = module(images)[:, 1]
     expected = margin / weight.norm() / images.flatten(1).norm(dim=1)
-    found = transfer.budgets(module, images, labels, steps=60)
+    found = measures.budgets(module, images, labels, steps=60)
     assert found.numpy() == pytest.approx(expected.detach().numpy(), rel=0.02)
 
 
 def test_who_cannot_be_fooled_needs_the_farthest_corner():
     images = torch.full((1, 1, 2, 2), 0.25)
-    found = transfer.budgets(linear(torch.full((1, 2, 2), 1e-3), 5.0), images, torch.tensor([1]), steps=3)
+    found = measures.budgets(linear(torch.full((1, 2, 2), 1e-3), 5.0), images, torch.tensor([1]), steps=3)
     assert found.item() == pytest.approx(3)
 
 
@@ -91,29 +91,29 @@ def test_who_cannot_be_fooled_needs_the_farthest_corner():
 
 
 def matrix(rates: list[list[float]], n: int = 400) -> np.ndarray:
-    """Bool [source, judge, n] with these shares, over images in different orders."""
+    """Bool [source, judge, n] with these shares, over images in different rankings."""
     random = np.random.default_rng(0)
     return np.stack([[random.permutation(np.arange(n) < rate * n) for rate in row] for row in rates])
 
 
 def test_columns_and_rows_leave_the_own_cell_out():
     fooled = matrix([[1, 0.2, 0.4], [0.6, 1, 0.1], [0.3, 0.5, 1]])
-    assert transfer.fooled_by_others(fooled).mean(axis=1) == pytest.approx([0.45, 0.35, 0.25])
-    assert transfer.fooling_others(fooled).mean(axis=1) == pytest.approx([0.3, 0.35, 0.4])
+    assert rankings.fooled_by_others(fooled).mean(axis=1) == pytest.approx([0.45, 0.35, 0.25])
+    assert rankings.fooling_others(fooled).mean(axis=1) == pytest.approx([0.3, 0.35, 0.4])
 
 
 def test_a_leader_is_clear_only_where_the_pairs_say_so():
     names, random = ["a", "b", "c"], np.random.default_rng(0)
     scores = random.random((3, 300))
     shifted = scores + np.array([[0.0], [0.5], [0.2]])
-    found = transfer.leader(names, shifted)
+    found = rankings.leader(names, shifted)
     assert (found.name, found.second, found.clear) == ("b", "c", True)
     assert found.lead.value == pytest.approx(shifted[1].mean() - shifted[2].mean())
-    assert not transfer.leader(names, scores).clear
-    lowest = transfer.leader(names, shifted, np.median, lowest=True)
+    assert not rankings.leader(names, scores).clear
+    lowest = rankings.leader(names, shifted, np.median, lowest=True)
     assert lowest.name == "a" and lowest.lead.value > 0
     paired = np.stack([scores[0], scores[0] + 0.01, scores[0] - 1])  # a hair, but on every image
-    assert transfer.leader(names, paired).clear
+    assert rankings.leader(names, paired).clear
 
 
 STRONG = {
@@ -129,23 +129,23 @@ def verdicts(found: list) -> dict[str, str]:
 
 def test_the_papers_claims_hold_where_they_are_so_and_fail_where_it_is_another():
     smallest = np.random.default_rng(0).random((3, 400)) + np.array([[0.0], [1.0], [1.0]])
-    leaders = transfer.leaders(["v", "r", "a"], STRONG, smallest)
-    assert verdicts(claims.of_transfer(leaders, STRONG, SETTING)) == dict.fromkeys(
+    leaders = rankings.find_leaders(["v", "r", "a"], STRONG, smallest)
+    assert verdicts(claims.transfer(leaders, STRONG, SETTING)) == dict.fromkeys(
         ["own_first", "easiest", "furthest", "vgg16_easiest", "resnet50_furthest", "different"], HOLDS
     )
     other = claims.Setting("squares", ("resnet50", "vgg16", "alexnet"), ("v", "r", "a"))
-    found = verdicts(claims.of_transfer(leaders, STRONG, other))
+    found = verdicts(claims.transfer(leaders, STRONG, other))
     assert (found["vgg16_easiest"], found["resnet50_furthest"]) == (FAILS, FAILS)
     elsewhere = claims.Setting("squares", ("mlp", "mlp", "mlp"), ("v", "r", "a"))
-    assert "vgg16_easiest" not in verdicts(claims.of_transfer(leaders, STRONG, elsewhere))
+    assert "vgg16_easiest" not in verdicts(claims.transfer(leaders, STRONG, elsewhere))
 
 
 def test_leaders_that_change_with_the_level_are_no_leader():
     turned = {0.1: STRONG[0.1], 0.2: STRONG[0.2][::-1, ::-1]}
-    found = verdicts(claims.of_transfer(transfer.leaders(["v", "r", "a"], turned, None), turned, SETTING))
+    found = verdicts(claims.transfer(rankings.find_leaders(["v", "r", "a"], turned, None), turned, SETTING))
     assert (found["easiest"], found["vgg16_easiest"], found["different"]) == (FAILS, FAILS, UNDECIDED)
     alike = {0.1: matrix([[1, 0.5, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 1]])}
-    found = verdicts(claims.of_transfer(transfer.leaders(["v", "r", "a"], alike, None), alike, SETTING))
+    found = verdicts(claims.transfer(rankings.find_leaders(["v", "r", "a"], alike, None), alike, SETTING))
     assert found["easiest"] == found["furthest"] == UNDECIDED
 
 
@@ -157,20 +157,20 @@ def test_an_attack_that_others_outdo_is_seen():
 
 def test_same_leader_of_both_contradicts_the_paper():
     fooled = {0.1: matrix([[1, 0.8, 0.8], [0.9, 1, 0.1], [0.9, 0.1, 1]])}
-    found = verdicts(claims.of_transfer(transfer.leaders(["v", "r", "a"], fooled, None), fooled, SETTING))
+    found = verdicts(claims.transfer(rankings.find_leaders(["v", "r", "a"], fooled, None), fooled, SETTING))
     assert found["different"] == FAILS
 
 
 def test_an_s2snet_that_helps_and_one_that_harms():
-    leaders = transfer.leaders(["v", "r", "a"], STRONG, None)
+    leaders = rankings.find_leaders(["v", "r", "a"], STRONG, None)
     leaders |= {f"{key}_behind": value for key, value in leaders.items()}
     weak = {level: part & matrix([[0.3] * 3] * 3) for level, part in STRONG.items()}
-    helped = claims.of_defended(leaders, {0.1: STRONG[0.1]}, {0.1: weak[0.1]}, SETTING)
+    helped = claims.defended(leaders, {0.1: STRONG[0.1]}, {0.1: weak[0.1]}, SETTING)
     assert verdicts(helped)["defended"] == HOLDS
-    harmed = claims.of_defended(leaders, {0.1: weak[0.1]}, {0.1: STRONG[0.1]}, SETTING)
+    harmed = claims.defended(leaders, {0.1: weak[0.1]}, {0.1: STRONG[0.1]}, SETTING)
     assert verdicts(harmed)["defended"] == FAILS
     del leaders["easiest_behind"]
-    assert verdicts(claims.of_defended(leaders, STRONG, STRONG, SETTING)) == {"defended": UNDECIDED}
+    assert verdicts(claims.defended(leaders, STRONG, STRONG, SETTING)) == {"defended": UNDECIDED}
 
 
 # ------------------------------------------------------------------ orders
@@ -180,11 +180,11 @@ CIRCLE = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], dtype=bool)
 
 
 def test_triads_of_an_order_a_circle_and_a_tie():
-    assert orders.is_order(ORDER) and orders.circular_triads(ORDER) == 0 and orders.consistence(ORDER) == 1
-    assert not orders.is_order(CIRCLE) and orders.circular_triads(CIRCLE) == 1 and orders.consistence(CIRCLE) == 0
+    assert rankings.is_order(ORDER) and rankings.circular_triads(ORDER) == 0 and rankings.consistence(ORDER) == 1
+    assert not rankings.is_order(CIRCLE) and rankings.circular_triads(CIRCLE) == 1 and rankings.consistence(CIRCLE) == 0
     tied = ORDER.copy()
     tied[2, 3] = False
-    assert not orders.is_order(tied) and orders.circular_triads(tied) > 0
+    assert not rankings.is_order(tied) and rankings.circular_triads(tied) > 0
 
 
 @pytest.mark.parametrize(
@@ -196,14 +196,14 @@ def test_triads_of_an_order_a_circle_and_a_tie():
     ],
 )
 def test_the_chance_distribution_is_the_known_one(count, known):
-    assert orders.by_chance(count) == pytest.approx(known)
+    assert rankings.by_chance(count) == pytest.approx(known)
 
 
 def test_of_many_networks_tournaments_are_drawn():
-    share = orders.by_chance(7)
+    share = rankings.by_chance(7)
     mean = sum(triads * part for triads, part in share.items())
     assert mean == pytest.approx(35 / 4, rel=0.01)  # a quarter of the threes
-    assert orders.chance(CIRCLE) == 1 and orders.chance(ORDER) == 24 / 64
+    assert rankings.chance(CIRCLE) == 1 and rankings.chance(ORDER) == 24 / 64
 
 
 def cross(advantage: float = 0.1, n: int = 1000) -> np.ndarray:
@@ -214,24 +214,26 @@ def cross(advantage: float = 0.1, n: int = 1000) -> np.ndarray:
 
 def test_beats_is_who_reads_the_others_signal_better():
     accuracy = np.array([[0.9, 0.5], [0.8, 0.7]])  # reader 1 has 0.5 on signal 0; reader 0 has 0.8 on signal 1
-    assert orders.beats(accuracy).tolist() == [[False, True], [False, False]]
+    assert rankings.beats(accuracy).tolist() == [[False, True], [False, False]]
     # against what each has on its own signal: 0 loses 0.1 and 1 loses 0.2
-    assert orders.beats(accuracy, relative=True).tolist() == [[False, True], [False, False]]
+    assert rankings.beats(accuracy, relative=True).tolist() == [[False, True], [False, False]]
     weak = np.array([[0.9, 0.6], [0.8, 0.6]])  # reader 1 loses nothing
-    assert orders.beats(weak, relative=True).tolist() == [[False, False], [True, False]]
+    assert rankings.beats(weak, relative=True).tolist() == [[False, False], [True, False]]
 
 
 def test_an_order_in_the_matrix_is_found_and_noise_is_not_taken_for_one():
-    found = orders.tournament(list("abcd"), cross())
+    found = rankings.tournament(list("abcd"), cross())
     assert found.text == "a > b > c > d" and found.is_order and found.share == 1 and found.chance == 24 / 64
-    noise = orders.tournament(list("abcd"), np.random.default_rng(0).random((4, 4, 300)) < 0.9)
+    noise = rankings.tournament(list("abcd"), np.random.default_rng(0).random((4, 4, 300)) < 0.9)
     assert noise.share < 0.9
 
 
 def of_orders(correct: np.ndarray, own: np.ndarray, sizes, information) -> dict[str, str]:
-    tournaments = {kind: orders.tournament(list("abcd"), correct, kind == "relative") for kind in ("plain", "relative")}
+    tournaments = {
+        kind: rankings.tournament(list("abcd"), correct, kind == "relative") for kind in ("plain", "relative")
+    }
     setting = claims.Setting("squares", ("mlp",) * 4, tuple("abcd"))
-    return verdicts(claims.of_orders(list("abcd"), correct, own, np.array(sizes), information, tournaments, setting))
+    return verdicts(claims.orders(list("abcd"), correct, own, np.array(sizes), information, tournaments, setting))
 
 
 def test_claims_of_an_order():
@@ -249,12 +251,12 @@ def test_a_circle_is_no_order_and_six_in_order_are_beyond_chance():
     rates = np.full((3, 3), 0.9)
     rates[[1, 2, 0], [0, 1, 2]] = 0.95  # 0 reads 1's, 1 reads 2's, 2 reads 0's
     rates[[0, 1, 2], [1, 2, 0]] = 0.5
-    circle = orders.tournament(list("abc"), matrix(rates.tolist(), 1000))
+    circle = rankings.tournament(list("abc"), matrix(rates.tolist(), 1000))
     setting = claims.Setting("squares", ("mlp",) * 3, tuple("abc"))
     assert claims.is_order("order", "", circle, 2000, setting).verdict == FAILS
     assert claims.beyond_chance(circle, 3).verdict == FAILS
     rates = [[0.9 - 0.1 * max(0, reader - signal) for reader in range(6)] for signal in range(6)]
-    assert claims.beyond_chance(orders.tournament(list("abcdef"), matrix(rates, 1000)), 6).verdict == HOLDS
+    assert claims.beyond_chance(rankings.tournament(list("abcdef"), matrix(rates, 1000)), 6).verdict == HOLDS
 
 
 def test_own_signals_are_read_best_or_not():
@@ -266,13 +268,13 @@ def test_own_signals_are_read_best_or_not():
 
 def test_mutual_information_knows_the_same_a_relabelling_and_noise():
     images = some_images(4, channels=2)
-    assert orders.mutual_information(images, images) == pytest.approx(np.ones(4))
-    assert orders.mutual_information(images, 1 - images, bins=256) == pytest.approx(np.ones(4))
+    assert measures.mutual_information(images, images) == pytest.approx(np.ones(4))
+    assert measures.mutual_information(images, 1 - images, bins=256) == pytest.approx(np.ones(4))
     flat = torch.full_like(images, 0.5)
-    assert orders.mutual_information(images, flat) == pytest.approx(np.zeros(4), abs=1e-9)
+    assert measures.mutual_information(images, flat) == pytest.approx(np.zeros(4), abs=1e-9)
     big = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(3))
     other = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(4))
-    assert orders.mutual_information(big, other, bins=4).max() < 0.01
+    assert measures.mutual_information(big, other, bins=4).max() < 0.01
 
 
 # ------------------------------------------------------------------ networks, and the study whole
@@ -305,7 +307,7 @@ def study(tmp_path_factory):
     """(folder, claims) of the study on tiny networks."""
     folder = tmp_path_factory.mktemp("relations")
     place = bench("relations", folder, splits())
-    found = relations(place, **TINY)
+    found = run(place, **TINY)
     place.finish(found, {"command": "", "options": {}})
     return folder, found
 
@@ -344,18 +346,18 @@ def test_a_second_run_makes_nothing_again_and_a_level_more_only_that(study, monk
     folder, found = study
     before = {path: path.stat().st_mtime_ns for path in (folder / "parts").rglob("*") if path.is_file()}
     levels = []
-    crafted = transfer.craft
-    monkeypatch.setattr(transfer, "craft", lambda *given, **more: levels.append(given[4]) or crafted(*given, **more))
-    assert relations(bench("relations", folder, splits()), **TINY) == found
+    crafted = measures.craft
+    monkeypatch.setattr(measures, "craft", lambda *given, **more: levels.append(given[4]) or crafted(*given, **more))
+    assert run(bench("relations", folder, splits()), **TINY) == found
     assert levels == [] and {path: path.stat().st_mtime_ns for path in before} == before
-    relations(bench("relations", folder, splits()), **{**TINY, "levels": (0.1, 0.2, 0.4)})
+    run(bench("relations", folder, splits()), **{**TINY, "levels": (0.1, 0.2, 0.4)})
     assert levels == [0.2] * 3
 
 
 def test_an_interrupted_run_goes_on_to_the_same(study, tmp_path, monkeypatch):
     trained = shutil.ignore_patterns("fooled-*", "read-*", "nmi-*", "budgets-*")
     shutil.copytree(study[0] / "parts", tmp_path / "parts", ignore=trained)
-    crafted, left = transfer.craft, [2, 1]
+    crafted, left = measures.craft, [2, 1]
 
     def interrupted(*given, **options):
         if not left:
@@ -363,30 +365,30 @@ def test_an_interrupted_run_goes_on_to_the_same(study, tmp_path, monkeypatch):
         left.pop()
         return crafted(*given, **options)
 
-    monkeypatch.setattr(transfer, "craft", interrupted)
+    monkeypatch.setattr(measures, "craft", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        relations(bench("relations", tmp_path, splits()), **TINY)
+        run(bench("relations", tmp_path, splits()), **TINY)
     assert len(list(tmp_path.glob("parts/fooled-*"))) == 2
-    monkeypatch.setattr(transfer, "craft", crafted)
+    monkeypatch.setattr(measures, "craft", crafted)
     place = bench("relations", tmp_path, splits())
-    place.finish(relations(place, **TINY), {})
+    place.finish(run(place, **TINY), {})
     for path in study[0].glob("*.csv"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_given_networks_come_from_where_they_are(tmp_path):
-    """Published weights and a user's own are asked of the bench, with channels and classes from the data."""
+def test_networks_with_weights_are_loaded_by_the_bench(tmp_path):
+    """Published weights and a user's own are found by the bench, with channels and classes from the data."""
     asked = []
 
-    def network(config):
-        asked.append(config)
-        return models.build(**{key: value for key, value in config.items() if key != "weights"})
+    def find_classifier(classifier):
+        asked.append(classifier)
+        return models.build(**classifier.config)
 
-    place = bench("relations", tmp_path, splits(channels=3, size=32), network=network)
+    place = bench("relations", tmp_path, splits(channels=3, size=32), find_classifier=find_classifier)
     given = {"label": "r", "name": "resnet20", "weights": "file.th"}
-    module = nets._classifier(place, given, None, {})
+    module = classifiers._classifier(place, given, None, {})
     assert not module.training and module.config["classes"] == 3
-    assert asked == [{"channels": 3, "classes": 3, "name": "resnet20", "weights": "file.th"}]
+    assert asked == [Classifier("resnet20", {"channels": 3, "classes": 3}, weights="file.th")]
 
 
 @pytest.mark.parametrize("changed, line", [
@@ -398,7 +400,7 @@ def test_given_networks_come_from_where_they_are(tmp_path):
 ])  # fmt: skip
 def test_bad_input_is_one_line(tmp_path, changed, line):
     with pytest.raises(ValueError, match=line):
-        relations(bench("relations", tmp_path, splits()), **{**TINY, **changed})
+        run(bench("relations", tmp_path, splits()), **{**TINY, **changed})
 
 
 def test_networks_that_are_seldom_all_right_are_one_line():

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from s2snet.attacks import ATTACKS
 
-QUICK = {"steps": 6, "searches": 3, "candidates": 3}
+QUICK = {"steps": 6, "searches": 2, "candidates": 3}
+SHORT = {"cw": {"steps": 80, "searches": 5}, "lbfgs": {"searches": 6}}  # of those that take longest
 BUDGET = [name for name, attack in ATTACKS.items() if not attack.minimal]
 GRADIENT = [name for name, attack in ATTACKS.items() if not getattr(attack, "answers_only", False)]
 MINIMAL = [name for name, attack in ATTACKS.items() if attack.minimal]
@@ -22,7 +23,13 @@ def options(name: str, wanted: dict) -> dict:
 
 def call(name: str, model, images: Tensor, labels: Tensor, **wanted) -> Tensor:
     """The attack, short, with those of `wanted` that it knows (minimal ones know no eps)."""
-    return ATTACKS[name](model, images, labels, **options(name, {**QUICK, "eps": 8 / 255, **wanted}))
+    few = {"steps": 3} if name == "lbfgs" else {}  # each of them several passes, for one image at a time
+    return ATTACKS[name](model, images, labels, **options(name, {**QUICK, **few, "eps": 8 / 255, **wanted}))
+
+
+def nearest(name: str, model, images: Tensor, labels: Tensor, **wanted) -> Tensor:
+    """A minimal attack at its defaults, or at those of SHORT."""
+    return ATTACKS[name](model, images, labels, **{**SHORT.get(name, {}), **wanted})
 
 
 class Linear(nn.Module):

@@ -90,7 +90,7 @@ def test_runs_go_to_the_classes_ranked_highest():
 
 def test_target_classes_and_targets_exclude_each_other():
     model, images, labels = problem(3, 9, count=2)
-    with pytest.raises(ValueError, match="target_classes=2 together with targets"):
+    with pytest.raises(ValueError, match="target_classes=2: must be 0 if targets are given"):
         apgd(model, images, labels, eps=0.1, target_classes=2, targets=labels)
     with pytest.raises(ValueError, match="target_classes=-1"):
         apgd(model, images, labels, eps=0.1, target_classes=-1)

@@ -41,7 +41,7 @@ def net():
 @pytest.fixture
 def batch(net):
     draw = torch.Generator().manual_seed(1)
-    images = torch.rand(6, 2, 8, 8, generator=draw)
+    images = torch.rand(3, 2, 8, 8, generator=draw)
     images[images < 0.2], images[images > 0.8] = 0, 1
     with torch.no_grad():
         return images, net(images).argmax(dim=1)
@@ -61,7 +61,7 @@ def test_shape_type_ball_and_box_at_every_rank_and_radius(name, norm):
         for count in (0, 1, 5):
             model, images, labels = flat_problem(shape, count)
             before = images.clone()
-            for eps in EPS if "eps" in options(name, {"eps": 0}) else EPS[:1]:
+            for eps in EPS if count > 1 and shape == SHAPES[-1] and name in BUDGET else EPS[:1]:
                 found = call(name, model, images, labels, eps=eps, norm=norm)
                 assert found.shape == images.shape and found.dtype == images.dtype
                 assert found.device == images.device and not found.requires_grad
@@ -257,17 +257,17 @@ def test_the_same_call_gives_the_same_images(name, net, batch):
 
 @pytest.mark.parametrize(("name", "norm"), EVERY_NORM)
 def test_an_images_result_is_its_own_whatever_is_in_the_batch(name, norm):
-    model, images, labels = problem(classes=4, count=9, seed=4)
+    model, images, labels = problem(classes=4, count=5, seed=4)
     model.exact = True
-    places = list(range(20, 29))
+    places = list(range(20, 25))
     wanted = {"eps": 0.05, "norm": norm, "restarts": 2}
     if name == "cw":
         wanted["steps"] = 30  # so that some searches end early
     whole = call(name, model, images, labels, noise=Noise(3, places), **wanted)
-    order = torch.tensor([4, 0, 8, 2, 6, 1, 7, 3, 5])
+    order = torch.tensor([4, 0, 2, 1, 3])
     mixed = call(name, model, images[order], labels[order], noise=Noise(3, [places[k] for k in order]), **wanted)
     assert mixed.allclose(whole[order], atol=2e-5)
-    for part in (slice(0, 1), slice(1, 9)):
+    for part in (slice(0, 1), slice(1, 5)):
         one = call(name, model, images[part], labels[part], noise=Noise(3, places[part]), **wanted)
         assert one.allclose(whole[part], atol=2e-5)
 
@@ -302,7 +302,7 @@ def test_leaving_early_gives_the_same_verdict_image_by_image(name, norm):
 @pytest.mark.parametrize(("name", "norm"), EVERY_NORM)
 @pytest.mark.parametrize("draws", [1, 3])
 def test_passes_counted_are_the_passes_made(name, norm, draws):
-    linear, images, labels = problem(classes=4, count=7, seed=6)
+    linear, images, labels = problem(classes=4, count=3, seed=6)
     seen = {"forwards": 0, "backwards": 0}
 
     def model(x):
@@ -313,7 +313,7 @@ def test_passes_counted_are_the_passes_made(name, norm, draws):
 
     for leave_early in (False, True):
         seen.update(forwards=0, backwards=0)
-        passes = Passes(7)
+        passes = Passes(3)
         call(
             name,
             model,
@@ -339,17 +339,17 @@ def test_bad_input_is_refused_with_the_remedy(name):
         ((images.half(), labels), "float32"),
         ((images[:, 0], labels), "rank 1"),
         ((images[..., None, None, None], labels), "rank 5"),
-        ((images, labels.int()), "labels are torch.int32"),
-        ((images, labels[:-1]), r"labels are torch.int64 \(7,\)"),
-        ((images * 2.2, labels), r"attacks want \[0, 1\]"),
-        ((images + torch.nan, labels), r"attacks want \[0, 1\]"),
-        ((images, labels + 5), "the module knows 3 classes"),
+        ((images, labels.int()), "labels: .* got torch.int32"),
+        ((images, labels[:-1]), r"labels: .* got torch.int64 \(7,\)"),
+        ((images * 2.2, labels), r"expected values in \[0, 1\]"),
+        ((images + torch.nan, labels), r"expected values in \[0, 1\]"),
+        ((images, labels + 5), "the model has 3 classes"),
     ):
         with pytest.raises(ValueError, match=message):
             call(name, model, *bad)
     with pytest.raises(ValueError, match="norm='l7': allowed are"):
         call(name, model, images, labels, norm="l7")
-    with pytest.raises(ValueError, match="passes are for 3 images"):
+    with pytest.raises(ValueError, match=r"passes: .* got 3"):
         call(name, model, images, labels, passes=Passes(3))
     if name in BUDGET:
         with pytest.raises(ValueError, match="did you mean 8/255"):

@@ -5,7 +5,7 @@ import torch
 from linear_models import problem
 
 from s2snet.attacks import Passes
-from s2snet.attacks.gradients import Best, Prober
+from s2snet.attacks.gradients import Best, Objective
 
 
 def test_the_best_iterate_is_a_fooling_one_then_the_one_of_highest_loss():
@@ -13,7 +13,7 @@ def test_the_best_iterate_is_a_fooling_one_then_the_one_of_highest_loss():
     rows = torch.arange(2)
 
     def see(value, fools, loss):
-        best.see(rows, torch.full((2, 1), value), torch.tensor(fools), torch.tensor(loss))
+        best.update(rows, torch.full((2, 1), value), torch.tensor(fools), torch.tensor(loss))
         return best.images.flatten().tolist()
 
     assert see(1.0, [False, False], [5.0, -5.0]) == [1, 1]
@@ -27,7 +27,7 @@ def test_the_best_iterate_is_a_fooling_one_then_the_one_of_highest_loss():
 
 def test_the_best_iterate_of_some_rows_leaves_the_others():
     best = Best(torch.zeros(3, 1))
-    best.see(torch.tensor([2, 0]), torch.tensor([[7.0], [8.0]]), torch.tensor([True, False]), torch.zeros(2))
+    best.update(torch.tensor([2, 0]), torch.tensor([[7.0], [8.0]]), torch.tensor([True, False]), torch.zeros(2))
     assert best.images.flatten().tolist() == [8, 0, 7] and best.fools.tolist() == [False, False, True]
 
 
@@ -35,13 +35,13 @@ def test_a_gradient_is_the_mean_over_draws_and_counts_them():
     model, images, labels = problem(3, 9, count=4)
     passes = Passes(4)
     factors = iter([1.0, 2.0, 6.0])
-    prober = Prober(lambda x: model(x) * next(factors), labels, None, "margin", draws=3, passes=passes)
+    objective = Objective(lambda x: model(x) * next(factors), labels, None, "margin", draws=3, passes=passes)
     rows = torch.tensor([3, 1])
-    fools, value, gradient = prober.gradient(images[rows], rows)
-    plain = Prober(model, labels, None, "margin")
+    fools, value, gradient = objective.gradient(images[rows], rows)
+    plain = Objective(model, labels, None, "margin")
     _, one, slope = plain.gradient(images[rows], rows)
     assert value.allclose(3 * one) and gradient.allclose(3 * slope) and not fools.any()
-    assert prober.logits.allclose(3 * model(images[rows]), atol=1e-5)
+    assert objective.logits.allclose(3 * model(images[rows]), atol=1e-5)
     assert passes.forwards.tolist() == passes.backwards.tolist() == [0, 3, 0, 3]
 
 
@@ -57,5 +57,7 @@ def test_a_gradient_that_is_no_number_is_zero_there(bad):
             return gradient.index_fill(1, torch.tensor([2]), bad)
 
     model, images, labels = problem(2, 5, count=3)
-    _, _, gradient = Prober(lambda x: model(Spoil.apply(x)), labels, None, "margin").gradient(images, torch.arange(3))
+    _, _, gradient = Objective(lambda x: model(Spoil.apply(x)), labels, None, "margin").gradient(
+        images, torch.arange(3)
+    )
     assert gradient[:, 2].tolist() == [0, 0, 0] and (gradient[:, [0, 1, 3, 4]] != 0).all()

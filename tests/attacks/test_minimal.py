@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from linear_models import ATTACKS, MINIMAL, Linear, call, needed, problem
+from linear_models import ATTACKS, MINIMAL, Linear, call, nearest, needed, problem
 
 from s2snet.attacks import Passes, cw, deepfool, lbfgs
 from s2snet.attacks.balls import distance
@@ -18,18 +18,22 @@ def in_float64(model, found, labels, targets=None):
     return fooled(Linear(model.weights.detach().double(), model.bias.double())(found.double()), labels, targets)
 
 
-@pytest.mark.parametrize("box", [False, True])
 @pytest.mark.parametrize("classes", [2, 10])
 @pytest.mark.parametrize(("name", "norm"), MINIMAL_NORMS)
-def test_distances_are_the_closed_forms(name, norm, classes, box):
-    model, images, labels = problem(classes, 49, count=6 if name == "lbfgs" else 40, seed=7, box=box, spread=3)
+def test_distances_are_the_closed_forms(name, norm, classes):
+    """Of images in the middle of the box, and of as many whose every other pixel is exactly 0 or 1."""
+    count = 2 if name == "lbfgs" else 40
+    model, inside, _ = problem(classes, 49, count=count, seed=7, spread=3)
+    images = torch.cat([inside, problem(classes, 49, count=count, seed=7, box=True, spread=3)[1]])
+    labels = model(images).argmax(dim=1)
     radius = needed(model, images, labels, norm)
+    assert radius.isfinite().all()
     found = ATTACKS[name](model, images, labels, norm=norm)
     assert in_float64(model, found, labels).all()
-    ratio = distance(found, images, norm) / radius
-    assert ratio.min() >= 1 - 1e-9
-    assert ratio.median() <= MEDIAN[name]
-    assert ratio.quantile(0.95) <= 1.10
+    for ratio in (distance(found, images, norm) / radius).split(count):
+        assert ratio.min() >= 1 - 1e-9
+        assert ratio.median() <= MEDIAN[name]
+        assert ratio.quantile(0.95) <= 1.10
 
 
 @pytest.mark.parametrize(("name", "norm"), MINIMAL_NORMS)
@@ -74,10 +78,10 @@ def test_a_curved_boundary_is_met_at_its_nearest_point(name, norm):
 @pytest.mark.parametrize("name", MINIMAL)
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_distances_do_not_depend_on_the_scale_of_the_logits(name, scale):
-    model, images, labels = problem(4, 49, count=4, seed=9)
+    model, images, labels = problem(4, 49, count=2, seed=9)
     scaled = Linear(model.weights.detach() * scale, model.bias.detach() * scale)
     radius = needed(model, images, labels, "l2")
-    found = ATTACKS[name](scaled, images, labels, norm="l2")
+    found = nearest(name, scaled, images, labels, norm="l2")
     assert fooled(scaled(found), labels).all()
     assert (distance(found, images, "l2") / radius).median() <= 1.05
 
@@ -86,18 +90,18 @@ def test_distances_do_not_depend_on_the_scale_of_the_logits(name, scale):
 def test_a_target_is_reached_at_its_distance(name, norm):
     model, images, labels = problem(2, 49, count=5, seed=10)
     targets = 1 - labels
-    found = ATTACKS[name](model, images, labels, norm=norm, targets=targets)
+    found = nearest(name, model, images, labels, norm=norm, targets=targets)
     assert in_float64(model, found, labels, targets).all()
     assert (distance(found, images, norm) / needed(model, images, labels, norm)).max() <= 1.05
 
 
 @pytest.mark.parametrize("name", MINIMAL)
 def test_each_of_many_targets_is_reached(name):
-    model, images, labels = problem(5, 49, count=4, seed=10)
-    for shift in (1, 3):
-        targets = (labels + shift) % 5
-        found = ATTACKS[name](model, images, labels, norm="l2", targets=targets)
-        assert in_float64(model, found, labels, targets).all()
+    model, images, labels = problem(5, 49, count=2, seed=10)
+    images, labels = images.repeat(2, 1), labels.repeat(2)
+    targets = (labels + torch.tensor([1, 1, 3, 3])) % 5
+    found = nearest(name, model, images, labels, norm="l2", targets=targets)
+    assert in_float64(model, found, labels, targets).all()
 
 
 @pytest.mark.parametrize("name", MINIMAL)
@@ -159,10 +163,10 @@ def test_a_plateau_or_nan_is_no_crash_and_nothing_moves_without_cause(name):
 @pytest.mark.parametrize("kappa", [0.5, 3.0])
 def test_kappa_is_the_margin(kappa):
     model, images, labels = problem(3, 49, count=8, seed=13)
-    found = cw(model, images, labels, kappa=kappa)
+    found = nearest("cw", model, images, labels, kappa=kappa)
     sure = margin(model.double()(found.double()), labels)
     assert (sure >= kappa).all() and (sure <= 1.1 * kappa + 0.01).all()
-    assert (distance(found, images, "l2") > distance(cw(model.float(), images, labels), images, "l2")).all()
+    assert (distance(found, images, "l2") > distance(nearest("cw", model.float(), images, labels), images, "l2")).all()
 
 
 def test_kappa_is_what_the_loss_asks_for():
@@ -182,10 +186,10 @@ def test_a_margin_out_of_reach_is_a_failure():
 @pytest.mark.parametrize("name", MINIMAL)
 def test_binary_images_are_fooled(name):
     draw = torch.Generator().manual_seed(0)
-    images = (torch.rand(8, 1, 7, 7, generator=draw) > 0.5).float()
+    images = (torch.rand(5, 1, 7, 7, generator=draw) > 0.5).float()
     model = Linear(torch.randn(3, 49, generator=draw), torch.zeros(3))
     labels = model(images).argmax(dim=1)
-    found = ATTACKS[name](model, images, labels, norm="l2")
+    found = nearest(name, model, images, labels, norm="l2")
     assert fooled(model(found), labels).all()
     ratio = distance(found, images, "l2") / needed(model, images, labels, "l2")
     assert ratio.median() <= 1.03 and ratio.quantile(0.95) <= 1.1
@@ -194,8 +198,8 @@ def test_binary_images_are_fooled(name):
 def test_abort_early_saves_passes_and_little_else():
     model, images, labels = problem(3, 49, count=8, seed=14)
     short, full = Passes(8), Passes(8)
-    early = cw(model, images, labels, steps=200, passes=short)
-    whole = cw(model, images, labels, steps=200, abort_early=False, passes=full)
+    early = cw(model, images, labels, searches=2, passes=short)
+    whole = cw(model, images, labels, searches=2, abort_early=False, passes=full)
     assert short.backwards.sum() < 0.9 * full.backwards.sum()
     assert (distance(early, images, "l2") / distance(whole, images, "l2")).max() < 1.02
 
@@ -232,9 +236,9 @@ def test_a_subspace_is_checked():
         deepfool(model, images, labels, subspace=torch.ones(49, 2))
     with pytest.raises(ValueError, match=r"\[49, d\]"):
         deepfool(model, images, labels, subspace=torch.eye(48))
-    with pytest.raises(ValueError, match="norm l2"):
+    with pytest.raises(ValueError, match=r"norm l2, got .* norm linf"):
         deepfool(model, images, labels, subspace=torch.eye(49), norm="linf")
-    with pytest.raises(ValueError, match="box=False goes with a subspace"):
+    with pytest.raises(ValueError, match="box=False requires a subspace"):
         deepfool(model, images, labels, box=False)
 
 

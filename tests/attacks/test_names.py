@@ -133,5 +133,5 @@ def test_the_yamls_options_run(name):
     images = torch.full((2, 8), 0.4)
     images[0, 0] = images[1, 1] = 0.45
     eps = {} if ATTACKS[name].minimal else {"eps": 0.1}
-    found = ATTACKS[name](model, images, torch.tensor([0, 1]), **eps, **given)
+    found = ATTACKS[name](model, images, torch.tensor([0, 1]), leave_early=True, **eps, **given)
     assert (model(found).argmax(dim=1) != torch.tensor([0, 1])).all()

@@ -134,21 +134,22 @@ def test_every_other_class_gets_its_run_and_the_label_none():
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-@pytest.mark.parametrize("shift", [-100.0, 100.0])
-def test_a_shift_of_all_logits_changes_no_verdict(name, shift):
-    model, images, labels = problem(4, 49, count=4, seed=20)
-    moved = Linear(model.weights.detach(), model.bias.detach() + shift)
-    wanted = {"steps": 40, "searches": 6, "eps": 0.1}
-    plain, shifted = (call(name, m, images, labels, **wanted) for m in (model, moved))
-    assert torch.equal(fooled(model(plain), labels), fooled(model(shifted), labels))
-    assert name in BUDGET or fooled(model(shifted), labels).all()
-    assert name in BUDGET or shifted.allclose(plain, atol=0.02)
+def test_a_shift_of_all_logits_changes_no_verdict(name):
+    model, images, labels = problem(4, 49, count=2, seed=20)
+    wanted = {"steps": 40, "searches": 4, "eps": 0.1}
+    plain = call(name, model, images, labels, **wanted)
+    for shift in (-100.0, 100.0):
+        moved = Linear(model.weights.detach(), model.bias.detach() + shift)
+        shifted = call(name, moved, images, labels, **wanted)
+        assert torch.equal(fooled(model(plain), labels), fooled(model(shifted), labels))
+        assert name in BUDGET or fooled(model(shifted), labels).all()
+        assert name in BUDGET or shifted.allclose(plain, atol=0.02)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_all_negative_logits_and_log_probabilities_are_as_good(name):
-    model, images, labels = problem(4, 49, count=4, seed=21)
-    wanted = {"steps": 40, "searches": 6, "eps": 0.1, "loss": "margin"}
+    model, images, labels = problem(4, 49, count=3, seed=21)
+    wanted = {"steps": 40, "searches": 4, "eps": 0.1, "loss": "margin"}
     plain = call(name, model, images, labels, **wanted)
     softened = call(name, lambda x: model(x).log_softmax(dim=1), images, labels, **wanted)
     assert torch.equal(fooled(model(plain), labels), fooled(model(softened), labels))
@@ -192,7 +193,7 @@ def test_no_number_near_the_image_is_not_robust(name):
 @pytest.mark.parametrize("name", MINIMAL)
 def test_no_digit_withstands_a_minimal_attack(name, digits):
     model, _, images, labels = digits
-    count = 6 if name == "lbfgs" else 60
+    count = 3 if name == "lbfgs" else 60
     images, labels = images[:count], labels[:count]
     found = call(name, model, images, labels, steps=60, searches=4, norm="l2")
     assert fooled(model.double()(found.double()), labels).all()
@@ -232,7 +233,7 @@ def test_cw_moves_pixels_that_are_exactly_zero_or_one(digits):
 @pytest.mark.parametrize("name", MINIMAL)
 def test_a_minimal_distance_is_the_same_alone_and_among_others(name, digits):
     model, _, images, labels = digits
-    count = 3 if name == "lbfgs" else 12
+    count = 2 if name == "lbfgs" else 4
     wanted = {"steps": 30, "searches": 3, "norm": "l2"}
     together = distance(call(name, model, images[:count], labels[:count], **wanted), images[:count], "l2")
     alone = [
@@ -244,9 +245,9 @@ def test_a_minimal_distance_is_the_same_alone_and_among_others(name, digits):
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_classifier_of_grey_levels_gives_the_same_distances(name):
-    model, images, labels = problem(3, 49, count=4, seed=25)
+    model, images, labels = problem(3, 49, count=3, seed=25)
     grey = Linear(model.weights.detach() / 255, model.bias.detach())
-    wanted = {"steps": 40, "searches": 6, "eps": 0.1}
+    wanted = {"steps": 40, "searches": 4, "eps": 0.1}
     plain = call(name, model, images, labels, **wanted)
     scaled = call(name, lambda x: grey(x * 255), images, labels, **wanted)
     norm = ATTACKS[name].norms[0]
@@ -345,7 +346,7 @@ def test_an_exactly_zero_gradient_is_no_crash_and_no_success(name):
 def test_images_a_hair_beyond_one_are_named_and_not_clipped(name):
     model, images, labels = problem(3, 49, count=3)
     images[1, 2] = 1 + 1e-6
-    with pytest.raises(ValueError, match=r"to 1\.00000095; attacks want \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"expected values in \[0, 1\], got .* to 1\.00000095"):
         call(name, model, images, labels)
 
 

@@ -52,7 +52,7 @@ def test_leaving_early_raises_another_models_accuracy_under_bim_10(networks, bat
 @pytest.mark.parametrize("name", BUDGET)
 def test_for_a_sole_deterministic_judge_leaving_early_changes_no_verdict(name, defence, networks, batch):
     """Robust accuracy with early leaving is that without, image by image."""
-    images, labels = (item[::3] for item in batch)
+    images, labels = (item[::5] for item in batch)
     options = {"eps": {"none": 4 / 255, "s2snet": 25.5 / 255}[defence], **(STEPS if name != "fgsm" else {})}
     if name in ("pgd", "apgd"):
         options["noise"] = Noise(3)
@@ -88,10 +88,9 @@ def test_saved_with_8_bits_images_are_other_images_and_are_judged_again(norm, ep
     assert torch.equal(eight_bits(read, images), saved)
 
 
-def test_random_starts_in_l2_leave_little_more_than_the_image_itself(networks):
+def test_random_starts_in_l2_leave_little_more_than_the_image_itself(networks, batch):
     """From the rim of the ball, where its uniform points lie, PGD leaves 38 of 180; from the image itself 27."""
-    test = data.load("digits").test
-    images, labels = test.images[::2], test.labels[::2]
+    images, labels = batch
     left = [
         right(
             networks["none"],
@@ -100,4 +99,4 @@ def test_random_starts_in_l2_leave_little_more_than_the_image_itself(networks):
         ).sum()
         for start in (False, True)
     ]
-    assert left[1] <= left[0] + 6
+    assert left[1] <= left[0] + 2

@@ -111,7 +111,7 @@ def test_the_module_and_the_random_state_are_as_before():
         ({"eps": -0.1}, "at least 0"),
         ({"norm": "l1"}, "allowed are linf, l2"),
         ({"steps": 0}, "steps=0: at least 1"),
-        ({"step_size": 0.0}, "step_size=0.0: above 0"),
+        ({"step_size": 0.0}, "step_size=0.0: must be above 0"),
         ({"loss": "mragin"}, "mragin"),
     ],
 )
@@ -123,7 +123,7 @@ def test_bad_input_is_one_line(given, line):
 
 
 def test_without_training_images_it_says_so():
-    with pytest.raises(ValueError, match="needs training images"):
+    with pytest.raises(ValueError, match="training images, got none"):
         uap(one_class()[0], [], eps=0.1)
 
 

@@ -1,4 +1,4 @@
-"""Files of every kind are read as the eye should see them; what is no whole image is Damaged, in one line."""
+"""Test that images of every format are decoded upright and opaque, and that damaged files raise one line."""
 
 import io
 import struct
@@ -23,7 +23,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def pixels(image: Image.Image, kind: str = "PNG", channels: int = 3, **options) -> np.ndarray:
-    """[H, W, C] as decode gives it."""
+    """Encode and decode the image, [H, W, C]."""
     return decode(encoded(image, kind, **options), channels).permute(1, 2, 0).numpy()
 
 
@@ -57,36 +57,36 @@ def test_transparent_images_lie_on_white(mode):
     if mode == "PA":
         image = Image.fromarray(np.where(alpha > 128, 0, 1).astype(np.uint8), "P")
         image.putpalette([40, 40, 40, 200, 200, 200])
-        found = pixels(image, transparency=1)
-        assert (found[:, :3] == 40).all() and (found[:, 3:] == 255).all()
+        decoded = pixels(image, transparency=1)
+        assert (decoded[:, :3] == 40).all() and (decoded[:, 3:] == 255).all()
         return
-    found = pixels(rgba.convert(mode))
-    assert (found[:, :3] == 40).all() and (found[:, 6:] == 255).all()
-    assert np.abs(found[:, 3:6].astype(int) - round(40 * 128 / 255 + 255 * 127 / 255)).max() <= 1
+    decoded = pixels(rgba.convert(mode))
+    assert (decoded[:, :3] == 40).all() and (decoded[:, 6:] == 255).all()
+    assert np.abs(decoded[:, 3:6].astype(int) - round(40 * 128 / 255 + 255 * 127 / 255)).max() <= 1
 
 
 def test_a_colour_key_is_transparency_too():
     image = Image.fromarray(np.where(RAMP[..., None] > 100, [10, 20, 30], [200, 0, 0]).astype(np.uint8))
-    found = pixels(image, transparency=(200, 0, 0))
-    assert (found[RAMP <= 100] == 255).all() and (found[RAMP > 100] == [10, 20, 30]).all()
+    decoded = pixels(image, transparency=(200, 0, 0))
+    assert (decoded[RAMP <= 100] == 255).all() and (decoded[RAMP > 100] == [10, 20, 30]).all()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_cmyk_has_the_colours_of_the_page(kind):
-    """Adobe's JPEGs hold inverted values, which is what Pillow writes and reads; a TIFF's are plain."""
+    """Adobe's JPEGs, which Pillow writes and reads, hold inverted values; TIFFs do not."""
     red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     content = encoded(red, kind)
     assert (b"Adobe" in content) == (kind == "JPEG")
-    found = decode(content).float().mean((1, 2))
-    assert found[0] > 240 and found[1] < 15 and found[2] < 15
+    decoded = decode(content).float().mean((1, 2))
+    assert decoded[0] > 240 and decoded[1] < 15 and decoded[2] < 15
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bits_are_scaled_and_not_clipped(kind):
     values = np.linspace(0, 65535, 48).round().astype(np.uint16).reshape(6, 8)
-    found = pixels(Image.fromarray(values), kind)
-    assert (found == np.round(values / 257).astype(np.uint8)[..., None]).all()
-    assert len(np.unique(found)) == 48
+    decoded = pixels(Image.fromarray(values), kind)
+    assert (decoded == np.round(values / 257).astype(np.uint8)[..., None]).all()
+    assert len(np.unique(decoded)) == 48
 
 
 def test_sixteen_bit_tiffs_of_the_other_byte_order():
@@ -105,8 +105,8 @@ def test_sixteen_bit_tiffs_of_the_other_byte_order():
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_exif_orientation_is_applied_once(orientation, kind):
-    """The stored image is the upright one turned the other way; 5 to 8 swap the sides."""
-    turned = {
+    """The stored image is the upright one rotated the other way; 5 to 8 swap the sides."""
+    stored = {
         1: PHOTO,
         2: PHOTO[:, ::-1],
         3: PHOTO[::-1, ::-1],
@@ -118,7 +118,7 @@ def test_exif_orientation_is_applied_once(orientation, kind):
     }[orientation]
     exif = Image.Exif()
     exif[274] = orientation
-    assert (pixels(Image.fromarray(np.ascontiguousarray(turned)), kind, exif=exif) == PHOTO).all()
+    assert (pixels(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif) == PHOTO).all()
 
 
 def test_orientation_and_sixteen_bits_and_transparency_together():
@@ -142,7 +142,7 @@ def test_of_an_animation_the_first_frame_counts(kind):
 
 
 def bomb(side: int) -> bytes:
-    """A PNG that says it is side x side and holds no pixel."""
+    """Return a PNG whose header claims side x side pixels but which contains none."""
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
 
     def chunk(kind: bytes, content: bytes) -> bytes:
@@ -153,20 +153,20 @@ def bomb(side: int) -> bytes:
 
 @pytest.mark.parametrize("side", [8193, 10_000, 100_000])
 def test_bombs_are_refused_before_a_pixel_is_decoded(side, monkeypatch):
-    def decoded(*_):
+    def load(*_):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoded)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
     with pytest.raises(Damaged, match="pixels") as error:
         decode(bomb(side), name="bomb.png")
     assert str(error.value).startswith("bomb.png: ")
 
 
 def test_the_limit_counts_pixels(monkeypatch):
-    monkeypatch.setattr(decoding, "MOST_PIXELS", 47)
-    with pytest.raises(Damaged, match="8 x 6 pixels; at most 47 are decoded"):
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 47)
+    with pytest.raises(Damaged, match="expected at most 47 pixels, got 8 x 6 pixels"):
         pixels(Image.fromarray(PHOTO))
-    monkeypatch.setattr(decoding, "MOST_PIXELS", 48)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 48)
     assert (pixels(Image.fromarray(PHOTO)) == PHOTO).all()
 
 
@@ -187,19 +187,22 @@ def test_truncated_files_are_damaged(kind):
     "content, line",
     [
         (b"", "it: empty file"),
-        (b"no image, just words", "it: not an image (JPEG, ..., PPM)"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it: not an image (JPEG, ..., PPM)"),
-        (encoded(Image.fromarray(np.array([[0, 70_000]], np.int32)), "TIFF"), "it: 32-bit values, of no known range"),
-        (encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), "it: floating-point values, of no known range"),
+        (b"no image, just words", "it: not an image in a supported format (JPEG, ..., PPM)"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "it: not an image in a supported format (JPEG, ..., PPM)",
+        ),
+        (encoded(Image.fromarray(np.array([[0, 70_000]], np.int32)), "TIFF"), "it: 32-bit values have no known range"),
+        (encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), "it: floating-point values have no known range"),
     ],
 )
-def test_what_is_no_image_says_why(content, line):
+def test_files_that_are_not_images_give_the_reason(content, line):
     with pytest.raises(Damaged) as error:
         decode(content, name="it")
     assert str(error.value) == line.replace("...", "PNG, GIF, BMP, TIFF, WEBP")
 
 
-def test_files_that_are_not_there_and_names_with_line_ends(tmp_path):
+def test_missing_files_and_names_with_line_breaks(tmp_path):
     with pytest.raises(Damaged) as error:
         decode(tmp_path / "two\nlines.png")
     assert str(error.value) == f"{tmp_path}/two\\nlines.png: No such file or directory"

@@ -1,4 +1,4 @@
-"""Data: the facts of the digits' split, and what every data set of DATA must be."""
+"""Test the split of the digits, and the properties of every data set in DATA."""
 
 import os
 from collections import Counter
@@ -13,7 +13,7 @@ from s2snet.data import DATA
 
 @pytest.fixture(scope="module", params=DATA)
 def splits(request, tmp_path_factory):
-    """Each data set; those that are not shipped where S2SNET_DATA has them, those of image files on a few."""
+    """Each data set: those not shipped only if S2SNET_DATA has them, those of image files on a few generated ones."""
     if request.param == "digits":
         return data.load("digits")
     if request.param in OPTIONS:
@@ -46,7 +46,7 @@ def test_test_images_are_a_fifth_of_each_class():
 
 
 def test_the_first_images_are_of_all_classes():
-    """`images=50` takes the first: ordered by class these would be zeros and ones."""
+    """`images=50` takes the first 50, which would be zeros and ones if ordered by class."""
     test = data.load("digits").test
     assert set(test.labels[:50].tolist()) == set(range(10))
     assert test.index.tolist() == sorted(test.index.tolist())
@@ -107,8 +107,8 @@ def test_fingerprint_is_stable_and_covers_everything():
             {"sise": 8},
             "data set digits has no option 'sise' (did you mean 'size'?); allowed are size, channels, ",
         ),
-        ("digits", {"size": 7}, "data.size=7: the originals have 8 pixels a side; at least 8"),
-        ("digits", {"channels": 2}, "data.channels=2: digits come in 1 or 3 channels"),
+        ("digits", {"size": 7}, "data.size=7: expected at least 8, the side of the originals"),
+        ("digits", {"channels": 2}, "data.channels=2: expected 1 or 3"),
         ("digits", {"classes": 9}, "data.classes=9: digits have 10 classes"),
     ],
 )

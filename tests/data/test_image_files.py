@@ -1,4 +1,4 @@
-"""Image files as data sets: the transform, the parts, the labels, and what is refused."""
+"""Test image files as data sets: the transform, the parts, the labels, and invalid folders and tables."""
 
 import csv
 import os
@@ -14,14 +14,14 @@ from trees import FLOWERS, IMAGENET, WNIDS, damage, plant, plant_all
 
 from s2snet import data
 from s2snet.cli import settings
-from s2snet.data import files
+from s2snet.data import image_files as files
 from s2snet.data.decode import Damaged
-from s2snet.data.files import damaged, image_files, readable
+from s2snet.data.image_files import find_damaged, first_readable, image_files
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """A data root with `flowers` and `imagenet`. Not to be written to."""
+    """A data root with `flowers` and `imagenet`. Read-only."""
     return plant_all(tmp_path_factory.mktemp("planted"))
 
 
@@ -65,7 +65,7 @@ def test_the_usual_proportion_is_that_of_the_published_weights():
     assert [transform(size, None, 3, (), ()).resize for size in (224, 299)] == [256, 342]
 
 
-def test_grey(planted):
+def test_gray(planted):
     image = flowers(planted, channels=1).test[0][0]
     assert image.shape == (1, 16, 16)
 
@@ -73,7 +73,7 @@ def test_grey(planted):
 def test_an_image_so_long_that_resizing_is_the_bomb_is_damaged(tmp_path):
     plant(tmp_path, ["a/0.png", "b/0.png"])
     Image.new("L", (100_000, 1)).save(tmp_path / "a/0.png")
-    with pytest.raises(Damaged, match="100000 x 1 pixels; too long to make the shorter side 256"):
+    with pytest.raises(Damaged, match="100000 x 1 pixels, too narrow to resize the shorter side to 256"):
         data.load("imagefolder", root=str(tmp_path)).test[0]
 
 
@@ -159,7 +159,7 @@ def test_no_labels(planted):
     assert flowers(planted, labels="none", classes=7).test.classes == [str(number) for number in range(7)]
 
 
-# What a data set must do
+# Properties of data sets
 
 
 def test_files_travel_to_workers_and_give_the_same(planted):
@@ -205,19 +205,19 @@ def test_damaged_files_are_found_and_the_next_comes_in(tmp_path):
     test = data.load("imagefolder", root=str(tmp_path), size=16, test_every=1).test
     broken = [names(test)[place] for place in (2, 28, 29)]
     damage(tmp_path, broken)
-    found = damaged(test, range(len(test)))
-    assert list(found) == [2, 28, 29]
-    assert [line.partition(": ")[0] for line in found.values()] == [str(tmp_path / name) for name in broken]
-    assert damaged(test, range(2)) == {} == damaged(data.load("digits").test, range(9))
-    said: list[str] = []
+    reasons = find_damaged(test, range(len(test)))
+    assert list(reasons) == [2, 28, 29]
+    assert [line.partition(": ")[0] for line in reasons.values()] == [str(tmp_path / name) for name in broken]
+    assert find_damaged(test, range(2)) == {} == find_damaged(data.load("digits").test, range(9))
+    notes: list[str] = []
     for place, instead in ((1, 1), (2, 3), (28, 0)):
-        assert torch.equal(readable(test.__getitem__, place, 30, said.append)[0], test[instead][0])
-    assert said == [found[2], found[28], found[29]]
-    good = test.only([place for place in range(30) if place not in found])
-    assert len(good) == 27 and good.index.tolist() == [k for k in range(30) if k not in found]
+        assert torch.equal(first_readable(test.__getitem__, place, 30, notes.append)[0], test[instead][0])
+    assert notes == [reasons[2], reasons[28], reasons[29]]
+    good = test.only([place for place in range(30) if place not in reasons])
+    assert len(good) == 27 and good.index.tolist() == [k for k in range(30) if k not in reasons]
     damage(tmp_path, [name for name in FLOWERS if name not in broken])
     with pytest.raises(ValueError, match="none of the 30 images can be read; the last: "):
-        readable(test.__getitem__, 4, 30)
+        first_readable(test.__getitem__, 4, 30)
 
 
 # ImageNet
@@ -246,7 +246,7 @@ def test_a_flat_folder_of_validation_images_is_the_same_data_set(planted, tmp_pa
             rows.append([file.removesuffix(".JPEG"), f"{wnid} 85 1 499 272 "])
     for wnid in WNIDS:
         (tmp_path / "imagenet/val" / wnid).rmdir()
-    with pytest.raises(ValueError, match=r"has no folders by class, and there is no .*LOC_val_solution.csv"):
+    with pytest.raises(ValueError, match=r"has no class folders, and there is no file .*LOC_val_solution.csv"):
         imagenet(tmp_path)
     table(tmp_path / "imagenet", [["ImageId", "PredictionString"], *rows], "LOC_val_solution.csv")
     flat, deep = imagenet(tmp_path).test, imagenet(planted).test
@@ -270,7 +270,7 @@ def test_imagenet_without_training_images_evaluates(tmp_path):
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [0, 0, 6]
 
 
-# What is refused
+# Errors
 
 
 def empty_class(root):
@@ -295,20 +295,20 @@ def other_class(root):
     [
         (None, {"root": None}, "data.root=null: name the folder with the images, absolute or below data_root ("),
         (None, {"root": "flower"}, "data.root=flower: no folder {0}/flower; give it absolute or below data_root ("),
-        (None, {"classes": 4}, "data.classes=4: {0}/flowers has 3 (daisy, rose, tulip)"),
+        (None, {"classes": 4}, "data.classes=4: {0}/flowers has 3 classes (daisy, rose, tulip)"),
         (None, {"size": 0}, "data.size=0: at least 1"),
-        (None, {"resize": 15}, "data.resize=15: a number of pixels, at least data.size=16"),
-        (None, {"resize": "big"}, "data.resize=big: a number of pixels, at least data.size=16"),
-        (None, {"channels": 4}, "data.channels=4: image files are read in 1 or 3 channels"),
+        (None, {"resize": 15}, "data.resize=15: expected an integer of at least data.size=16"),
+        (None, {"resize": "big"}, "data.resize=big: expected an integer of at least data.size=16"),
+        (None, {"channels": 4}, "data.channels=4: expected 1 or 3"),
         (None, {"test_every": 0}, "data.test_every=0: at least 1"),
-        (None, {"labels": "folder"}, "data.labels=folder: neither folders nor none nor a CSV file ({0}/flow"),
+        (None, {"labels": "folder"}, "data.labels=folder: expected folders, none or a CSV file; there is no file {0}"),
         (empty_class, {}, "the class folder {0}/flowers/empty has no image file (.bmp, "),
         (nothing, {"labels": "none"}, "data.root=flowers: no image file below {0}/flowers (.bmp, "),
-        (stray, {}, "{0}/flowers/stray.png lies in no class's folder; data.labels=none takes images without labels"),
-        (other_class, {}, "the class folder {0}/flowers/val/b has none of that name in {0}/flowers/train"),
+        (stray, {}, "{0}/flowers/stray.png is not in a class folder; use data.labels=none for images without labels"),
+        (other_class, {}, "the class folder {0}/flowers/val/b has no counterpart in {0}/flowers/train"),
     ],
 )  # fmt: skip
-def test_folders_that_cannot_be_meant_are_one_line(tmp_path, change, options, line):
+def test_invalid_folders_are_one_line(tmp_path, change, options, line):
     plant(tmp_path / "flowers", FLOWERS)
     if change:
         change(tmp_path / "flowers")
@@ -324,19 +324,19 @@ def test_folders_that_cannot_be_meant_are_one_line(tmp_path, change, options, li
         ("file,lable\n1.png,a\n", "data.label_column=label (did you mean 'lable'?): allowed are file, lable"),
         ("", "data.file_column=file: allowed are "),
         ("file,label\n1.png,\n", "{0}/labels.csv line 2: no label"),
-        ("file,label\n1.png,a\n1.png,b\n", "{0}/labels.csv line 3: '1.png' a second time"),
-        ("file,label\n1.png,a\n./1.png,b\n", "{0}/labels.csv line 3: '1.png' a second time"),
-        ("file,label\n../1.png,a\n", "{0}/labels.csv line 2: '../1.png' is no file below {0}"),
-        ("file,label\nx/../../1.png,a\n", "{0}/labels.csv line 2: 'x/../../1.png' is no file below {0}"),
-        ("file,label\n/etc/passwd,a\n", "{0}/labels.csv line 2: '/etc/passwd' is no file below {0}"),
-        ("file,label\n1.png\0,a\n", "{0}/labels.csv line 2: '1.png\\x00' is no file below {0}"),
-        ("file,label\n,a\n", "{0}/labels.csv line 2: '' is no file below {0}"),
-        (f"file,label\n{'x' * 200_000},a\n", "{0}/labels.csv is no CSV in UTF-8 (field larger than field "),
-        (b"file,label\n\xff\xfe,a\n", "{0}/labels.csv is no CSV in UTF-8 ("),
-        ("file,label\n1.png,999999999999\n", "{0}/labels.csv: a label of 999999999999; above 100,000 "),
+        ("file,label\n1.png,a\n1.png,b\n", "{0}/labels.csv line 3: '1.png' is listed twice"),
+        ("file,label\n1.png,a\n./1.png,b\n", "{0}/labels.csv line 3: '1.png' is listed twice"),
+        ("file,label\n../1.png,a\n", "{0}/labels.csv line 2: '../1.png' is not a file below {0}"),
+        ("file,label\nx/../../1.png,a\n", "{0}/labels.csv line 2: 'x/../../1.png' is not a file below {0}"),
+        ("file,label\n/etc/passwd,a\n", "{0}/labels.csv line 2: '/etc/passwd' is not a file below {0}"),
+        ("file,label\n1.png\0,a\n", "{0}/labels.csv line 2: '1.png\\x00' is not a file below {0}"),
+        ("file,label\n,a\n", "{0}/labels.csv line 2: '' is not a file below {0}"),
+        (f"file,label\n{'x' * 200_000},a\n", "{0}/labels.csv is not a CSV file in UTF-8 (field larger than field "),
+        (b"file,label\n\xff\xfe,a\n", "{0}/labels.csv is not a CSV file in UTF-8 ("),
+        ("file,label\n1.png,999999999999\n", "{0}/labels.csv: label 999999999999; above 100,000 "),
     ],
 )  # fmt: skip
-def test_tables_that_cannot_be_meant_are_one_line(tmp_path, content, line):
+def test_invalid_tables_are_one_line(tmp_path, content, line):
     plant(tmp_path, ["1.png"])
     (tmp_path / "labels.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError) as error:
@@ -360,15 +360,15 @@ def test_a_link_out_of_the_root_is_the_users_own_and_a_missing_file_is_damaged(t
     os.symlink(tmp_path / "elsewhere/0.png", tmp_path / "root/a/0.png")
     root = table(tmp_path / "root", [["file", "label"], ["a/0.png", "x"], ["a/1.png", "x"], ["a/gone.png", "y"]])
     test = data.load("imagefolder", root=str(root), labels="labels.csv", size=16, test_every=1).test
-    assert list(damaged(test, range(3)).values()) == [f"{root}/a/gone.png: No such file or directory"]
+    assert list(find_damaged(test, range(3)).values()) == [f"{root}/a/gone.png: No such file or directory"]
     assert len(test.fingerprint()) == 64
 
 
 @pytest.mark.parametrize(
     "options, line",
     [
-        ({"classes": 1000}, "data.classes=1000: {0}/imagenet/train has 3"),
-        ({"root": "flowers"}, "data.root=flowers: no folder {0}/flowers/val; ILSVRC-2012 has train/WNID/*"),
+        ({"classes": 1000}, "data.classes=1000: {0}/imagenet/train has 3 classes"),
+        ({"root": "flowers"}, "data.root=flowers: no folder {0}/flowers/val; expected train/WNID/*"),
         ({"root": "nowhere"}, "data.root=nowhere: no folder {0}/nowhere; "),
     ],
 )  # fmt: skip
@@ -389,5 +389,5 @@ def test_the_real_photographs():
     test = data.load("imagefolder", root="imagenet-sample", data_root=REAL, test_every=1, **columns).test
     assert len(test) == 200 and sorted(test.labels.tolist()) == list(range(0, 1000, 5))
     assert test.classes[0] == "tench" and test.classes[1] == "1"
-    assert damaged(test, range(20)) == {}
+    assert find_damaged(test, range(20)) == {}
     assert np.allclose(test[0][0].mean(), 0.45, atol=0.3)

@@ -1,4 +1,4 @@
-"""Tar shards: what they hold, whatever they hold; the rules of rejection; the held-out images."""
+"""Test tar shards: patterns, reading of sound and broken ones, rules of rejection, and held-out images."""
 
 import http.server
 import tarfile
@@ -19,7 +19,7 @@ SMALL = {"size": 16, "resize": 20}
 
 
 def kept(shard) -> list[tuple[str, int]]:
-    """(name in the shard, label) of each sample that is not rejected on reading."""
+    """Return (name in the shard, label) of each sample that is not rejected on reading."""
     return [(s.name.removeprefix(f"{shard}/"), s.label) for s in shards.samples(str(shard)) if not s.rejected]
 
 
@@ -27,11 +27,11 @@ def rejected(shard) -> list[tuple[str, str]]:
     return [(s.rejected, s.reason) for s in shards.samples(str(shard)) if s.rejected]
 
 
-# what a pattern stands for
+# patterns
 
 
 @pytest.mark.parametrize(
-    "pattern, found",
+    "pattern, names",
     [
         ("a/{00..02}.tar", ["a/00.tar", "a/01.tar", "a/02.tar"]),
         ("a/{0{1,2},10}.tar", ["a/01.tar", "a/02.tar", "a/10.tar"]),
@@ -40,17 +40,17 @@ def rejected(shard) -> list[tuple[str, str]]:
         (["a/02.tar", "a/0{0,2}.tar"], ["a/00.tar", "a/02.tar"]),
     ],
 )
-def test_patterns_of_local_shards(tmp_path, pattern, found):
+def test_patterns_of_local_shards(tmp_path, pattern, names):
     for name in ("00", "01", "02", "10"):
         write_tar(tmp_path / f"a/{name}.tar", [])
     (tmp_path / "a/readme.txt").write_text("no shard")
-    assert shards.expand(pattern, tmp_path) == [str(tmp_path / name) for name in found]
-    assert shards.expand(pattern) == found  # below the working folder
+    assert shards.expand(pattern, tmp_path) == [str(tmp_path / name) for name in names]
+    assert shards.expand(pattern) == names  # below the working folder
 
 
 def test_braces_of_urls():
-    found = shards.expand("https://host/{a,b}-{008..010}.tar")
-    assert found == [f"https://host/{letter}-{number}.tar" for letter in "ab" for number in ("008", "009", "010")]
+    names = shards.expand("https://host/{a,b}-{008..010}.tar")
+    assert names == [f"https://host/{letter}-{number}.tar" for letter in "ab" for number in ("008", "009", "010")]
 
 
 @pytest.mark.parametrize(
@@ -59,20 +59,20 @@ def test_braces_of_urls():
         ("nowhere.tar", "data.shards=nowhere.tar: no such file or folder: nowhere.tar"),
         ("no*.tar", "data.shards=no*.tar: no such file or folder: no*.tar"),
         ("empty", "data.shards=empty: no shards (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz) in empty"),
-        ("x{3}.tar", "data.shards=x{3}.tar: {3} is neither a range such as {000..019} nor a list such as {a,b}"),
-        ("x{5..3}.tar", "data.shards=x{5..3}.tar: {5..3} is neither a range"),
-        ("x{0..9999999}.tar", "data.shards=x{0..9999999}.tar: {0..9999999} is neither a range"),
+        ("x{3}.tar", "data.shards=x{3}.tar: expected a range such as {000..019} or a list such as {a,b}, got {3}"),
+        ("x{5..3}.tar", "data.shards=x{5..3}.tar: expected a range such as {000..019} or a list such as {a,b}, got {5"),
+        ("x{0..9999999}.tar", "data.shards=x{0..9999999}.tar: expected a range such as {000..019} or a list "),
         ("nosuch://host/x.tar", "data.shards=nosuch://...: Protocol not known: nosuch"),
     ],
 )
-def test_shards_that_are_not_there_are_one_line(pattern, line):
+def test_missing_shards_are_one_line(pattern, line):
     Path("empty").mkdir()
     with pytest.raises(ValueError) as error:
         shards.expand(pattern)
     assert str(error.value).startswith(line) and "\n" not in str(error.value)
 
 
-# what a shard holds
+# samples of a shard
 
 
 @pytest.mark.parametrize("name, mode", [("plain.tar", "w"), ("packed.tar.gz", "w:gz"), ("packed.tar.xz", "w:xz")])
@@ -83,7 +83,7 @@ def test_samples_are_members_of_one_stem(tmp_path, name, mode):
         member("dir/a.jpg", jpeg(1)),
         member("b.JPEG", jpeg(2)),
         member("b.json", '{"label": 7, "caption": "x"}'),
-        member("b.seg.png", jpeg(3)),  # a mask, in WebDataset's way of naming
+        member("b.seg.png", jpeg(3)),  # a mask, as WebDataset names it
         member("c.png", encoded(Image.new("L", (40, 40)))),
         member("c.txt", "12"),
         member("d.jpg", jpeg(4)),
@@ -99,12 +99,12 @@ def test_samples_are_members_of_one_stem(tmp_path, name, mode):
     labels = [("dir/a.jpg", 3), ("b.JPEG", 7), ("c.png", -1), ("d.jpg", -1), ("e.jpg", -1), ("h.jpg", -1)]
     assert kept(shard) == labels
     assert rejected(shard) == [("no_image", "a label without image")]
-    found = list(shards.samples(str(shard)))
-    assert [sample.place for sample in found] == list(range(len(found)))
-    assert found[0].image == jpeg(1)
+    samples = list(shards.samples(str(shard)))
+    assert [sample.place for sample in samples] == list(range(len(samples)))
+    assert samples[0].image == jpeg(1)
 
 
-def test_what_would_leave_the_shard_is_refused_by_name_and_nothing_is_written(tmp_path):
+def test_members_outside_the_shard_are_refused_by_name_and_nothing_is_written(tmp_path):
     hostile = [
         member("../out.jpg", jpeg(1)),
         member("a/../../out.jpg", jpeg(1)),
@@ -119,16 +119,16 @@ def test_what_would_leave_the_shard_is_refused_by_name_and_nothing_is_written(tm
     shard = write_tar(tmp_path / "in/hostile.tar", [*pictures(0, 1), *hostile, *pictures(1, 1)])
     before = sorted(tmp_path.rglob("*"))
     assert kept(shard) == [("000000.jpg", -1), ("000001.jpg", -1)]
-    climbs, special = "its name climbs out of the shard", "a link, a device or another special member"
-    assert rejected(shard) == [("refused", climbs)] * 5 + [("refused", special)] * 4
+    outside, special = "its name points outside the shard", "a link, a device or another special member"
+    assert rejected(shard) == [("refused", outside)] * 5 + [("refused", special)] * 4
     assert sorted(tmp_path.rglob("*")) == before
     assert next(s.name for s in shards.samples(str(shard)) if s.rejected) == f"{shard}/'../out.jpg'"
 
 
 def test_a_member_too_large_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "LARGEST", 5_000)
+    monkeypatch.setattr(shards, "MAX_BYTES", 5_000)
     shard = write_tar(tmp_path / "a.tar", [member("big.jpg", bytes(6_000)), *pictures(0, 2)])
-    assert rejected(shard) == [("refused", "6,000 bytes; at most 5,000 are read")]
+    assert rejected(shard) == [("refused", "expected at most 5,000 bytes, got 6,000")]
     assert len(kept(shard)) == 2
 
 
@@ -138,7 +138,7 @@ def test_duplicates_are_marked_within_a_shard(tmp_path):
 
 
 def broken(path: Path) -> dict[str, bytes]:
-    """What may have become of a shard of four pictures after its second, by name."""
+    """Return damaged versions of a shard with four images, intact up to the second, by name."""
     whole = write_tar(path / "whole.tar", pictures(0, 4)).read_bytes()
     with tarfile.open(path / "whole.tar") as tar:
         third = tar.getmembers()[2]
@@ -157,8 +157,8 @@ def broken(path: Path) -> dict[str, bytes]:
     ["cut in a member", "cut in a header", "cut between members", "damaged header", "extended header too long"],
 )
 def test_a_broken_shard_gives_its_whole_samples_and_says_so(tmp_path, monkeypatch, how):
-    """The second picture is there, but whether a label would have followed nobody knows."""
-    monkeypatch.setattr(shards, "LARGEST_HEADER", 100_000)
+    """The second image is there, but its label may be missing."""
+    monkeypatch.setattr(shards, "MAX_HEADER_BYTES", 100_000)
     shard = tmp_path / "broken.tar"
     shard.write_bytes(broken(tmp_path)[how])
     assert [name for name, _ in kept(shard)] == ["000000.jpg"]
@@ -167,22 +167,22 @@ def test_a_broken_shard_gives_its_whole_samples_and_says_so(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive" * 100, bytes(2048)])
-def test_a_shard_without_anything_is_broken(tmp_path, content):
+def test_an_empty_shard_is_broken(tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)
     assert [rule for rule, _ in rejected(tmp_path / "a.tar")] == ["broken_shard"]
 
 
-# from elsewhere
+# remote shards
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """(address, requests so far, how many of the next answers break off) of a web server on tmp_path."""
-    asked, breaks = [], [0]
+    """(address, requests so far, [number of next responses that break off]) of a web server on tmp_path."""
+    requests, breaks = [], [0]
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
+            requests.append(self.path)
             content = (tmp_path / self.path[1:]).read_bytes()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
@@ -196,31 +196,31 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(shards, "BACKOFF_S", 0.0)
     serving = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=serving.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{serving.server_port}", asked, breaks
+    threading.Thread(target=serving.serve_forever, args=[0.02], daemon=True).start()  # seconds until it stops
+    yield f"http://127.0.0.1:{serving.server_port}", requests, breaks
     serving.shutdown()
     serving.server_close()
 
 
-@pytest.mark.parametrize("breaking, asking", [(0, 1), (2, 3)])
-def test_a_url_is_read_like_a_file_and_again_where_it_breaks_off(tmp_path, server, breaking, asking):
-    address, asked, breaks = server
+@pytest.mark.parametrize("breaking, count", [(0, 1), (2, 3)])
+def test_a_url_is_read_like_a_file_and_retried_if_it_breaks_off(tmp_path, server, breaking, count):
+    address, requests, breaks = server
     breaks[0] = breaking
     shard = write_tar(tmp_path / "a.tar", pictures(0, 9, labels=5))
     assert kept(f"{address}/a.tar") == kept(shard)
-    assert rejected(shard) == [] and len(asked) == asking
+    assert rejected(shard) == [] and len(requests) == count
 
 
 def test_a_url_that_breaks_off_three_times_is_a_broken_shard(tmp_path, server):
-    address, asked, breaks = server
+    address, requests, breaks = server
     breaks[0] = 3
     whole = write_tar(tmp_path / "a.tar", pictures(0, 9))
-    given = kept(f"{address}/a.tar")
-    assert 0 < len(given) < 9 and given == kept(whole)[: len(given)]
+    received = kept(f"{address}/a.tar")
+    assert 0 < len(received) < 9 and received == kept(whole)[: len(received)]
     breaks[0] = 3
     ((rule, reason),) = rejected(f"{address}/a.tar")
     assert rule == "broken_shard" and reason.endswith("(3 tries)")
-    assert len(asked) == 6
+    assert len(requests) == 6
 
 
 def test_a_dead_url_is_a_broken_shard(monkeypatch):
@@ -294,7 +294,7 @@ def test_the_last_shards_are_held_out_and_validate_and_test_by_turns(tmp_path):
     assert data.load("webdataset", **options).train.fingerprint() != fingerprint
 
 
-def test_held_out_images_without_a_label_of_ours_are_left_out_where_others_have_one(tmp_path):
+def test_held_out_images_without_a_known_label_are_left_out_if_others_have_one(tmp_path):
     write_shards(tmp_path, shards=2, each=8, labels=4)
     options = {"shards": str(tmp_path), "reject": {"least_side": 8}, **SMALL}
     splits = data.load("webdataset", classes=3, **options)
@@ -311,7 +311,9 @@ def test_a_picture_that_would_grow_beyond_memory_is_undecodable(tmp_path):
         write_tar(tmp_path / f"{number}.tar", [*pictures(0, 2), member("z.png", encoded(Image.new("L", (60_000, 1))))])
     off = dict.fromkeys(("least_side", "most_aspect", "least_std"))
     train = data.load("webdataset", shards=str(tmp_path), reject=off, **SMALL | {"resize": 200}).train
-    with pytest.raises(Rejected, match=r"z.png: 60000 x 1 pixels; too long to make the shorter side 200$") as error:
+    with pytest.raises(
+        Rejected, match=r"z.png: 60000 x 1 pixels, too narrow to resize the shorter side to 200$"
+    ) as error:
         train.picture(list(train.samples(0))[-1])
     assert error.value.rule == "undecodable"
 
@@ -319,32 +321,32 @@ def test_a_picture_that_would_grow_beyond_memory_is_undecodable(tmp_path):
 @pytest.mark.parametrize(
     "options, line",
     [
-        ({"shards": None}, "data.shards is needed: "),
-        ({"held_out_shards": 2}, "data.shards: 2 found, and data.held_out_shards=2: none to train"),
+        ({"shards": None}, "data.shards is required: "),
+        ({"held_out_shards": 2}, "data.held_out_shards=2: expected fewer than the shards found (2), or none are left"),
         ({"held_out_shards": 0}, "data.held_out_shards=0: at least 1"),
         ({"held_out_images": 1}, "data.held_out_images=1: at least 2"),
         ({"epoch_images": 0}, "data.epoch_images=0: at least 1"),
         ({"shuffle": 0}, "data.shuffle=0: at least 1"),
-        ({"resize": 12}, "data.resize=12: a number of pixels, at least data.size=16"),
-        ({"channels": 2}, "data.channels=2: image files are read in 1 or 3 channels"),
+        ({"resize": 12}, "data.resize=12: expected an integer of at least data.size=16"),
+        ({"channels": 2}, "data.channels=2: expected 1 or 3"),
         ({"reject": {"least_sid": 3}}, "data.reject.least_sid (did you mean 'least_side'?): allowed are least_side, "),
-        ({"reject": {"least_std": "x"}}, "data.reject.least_std=x: a number from 0 on, or null"),
-        ({"reject": {"duplicates": 1}}, "data.reject.duplicates=1: true, false or null"),
-        ({"reject": {}}, "data.held_out_shards=1: 0 images in b.tar, and two are needed, to validate and to test; "
-         "rejected: 3 small, the first is b.tar/000000.jpg: 24 pixels; at least 32 a side"),
+        ({"reject": {"least_std": "x"}}, "data.reject.least_std=x: expected a number of at least 0, or null"),
+        ({"reject": {"duplicates": 1}}, "data.reject.duplicates=1: expected true, false or null"),
+        ({"reject": {}}, "data.held_out_shards=1: expected at least 2 images, to validate and to test, got 0 in b.tar; "
+         "rejected: 3 small, the first is b.tar/000000.jpg: expected at least 32 pixels per side, got 24"),
     ],
 )  # fmt: skip
-def test_options_that_do_not_go_together_are_one_line(options, line):
+def test_invalid_options_are_one_line(options, line):
     for name in "ab":
         write_tar(Path(f"{name}.tar"), pictures(0, 3))
-    given = {"shards": "{a,b}.tar", "reject": {"least_side": 8}, **SMALL, **options}
+    options = {"shards": "{a,b}.tar", "reject": {"least_side": 8}, **SMALL, **options}
     with pytest.raises(ValueError) as error:
-        data.load("webdataset", **given)
+        data.load("webdataset", **options)
     assert str(error.value).startswith(line) and "\n" not in str(error.value)
 
 
-def test_a_stream_without_a_length_says_what_it_needs(tmp_path):
+def test_training_on_a_stream_requires_its_length(tmp_path):
     write_shards(tmp_path, shards=2, each=2)
     train = data.load("webdataset", shards=str(tmp_path), reject={"least_side": 8}, **SMALL).train
-    with pytest.raises(ValueError, match=r"^data.epoch_images is needed to train: "):
+    with pytest.raises(ValueError, match=r"^data.epoch_images is required for training: "):
         len(train)

@@ -1,4 +1,4 @@
-"""Evaluations of small made-up networks, from Python objects to a result folder: no weights files, no settings."""
+"""Evaluate tiny networks, from Python objects to a result folder: no weights files and no command line."""
 
 import json
 from pathlib import Path
@@ -8,19 +8,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from s2snet.audit.probes.measure import measure
+from s2snet.config.evaluation import Threat, evaluation_of
+from s2snet.config.runtime import Trainer
 from s2snet.data import Images
-from s2snet.evaluation.run import Job, run
+from s2snet.evaluation.job import Job
+from s2snet.evaluation.run import run
 from s2snet.evaluation.scores import read_table
 from s2snet.models import Defended
 from s2snet.store import weights
 from s2snet.store.defences import Defence
 
 SIDE, CLASSES = 12, 4
-ROUTE_OPTIONS = {"temperature": 0.3, "fit_steps": 5, "smoothing": 0.05, "draws": 2, "sources": None}
+ROUTE_OPTIONS = {"temperature": 0.3, "fit_steps": 5, "smoothing": 0.05, "draws": 2}
 
 
 class Linear(nn.Module):
-    """A linear classifier; any of its classes is a short way from any image."""
+    """A linear classifier; every class is close to every image."""
 
     def __init__(self, seed: int = 0):
         super().__init__()
@@ -60,34 +64,45 @@ def defence(name: str, purifier: nn.Module | None = None, classifier: nn.Module 
     return Defence(name, name, module, [], weights.fingerprint(module), "made up")
 
 
-def white_box(*routes: str, **options) -> dict:
-    return {"white_box": {"name": "white_box", "routes": list(routes or ["exact"]), **ROUTE_OPTIONS, **options}}
+def white_box(*routes: str, **options) -> dict[str, Threat]:
+    return {"white_box": Threat("white_box", list(routes or ["exact"]), **(ROUTE_OPTIONS | options))}
 
 
-def gray_box() -> dict:
-    return {"gray_box": {"name": "gray_box", "routes": [], **ROUTE_OPTIONS}}
+def gray_box() -> dict[str, Threat]:
+    return {"gray_box": Threat("gray_box", [], **ROUTE_OPTIONS)}
 
 
-def evaluated(output: str = "r", **changed) -> tuple[Path, list[str]]:
-    """The result folder of a Job, by default PGD on two defences, and what was said."""
-    said: list[str] = []
-    return run(job(output, **changed), said.append), said
+def evaluated(output: str | Path = "r", **changed) -> tuple[Path, list[str]]:
+    """Run a job, by default PGD on two defences; return the result folder and the messages."""
+    messages: list[str] = []
+    return run(job(output, **changed), messages.append, measure), messages
 
 
-def job(output: str = "r", **changed) -> Job:
-    given = {
+def job(output: str | Path = "r", **changed) -> Job:
+    """Return a job that takes a fraction of a second; `changed` are fields of Job and options of Evaluation.
+
+    `attacks` are {label: options}, `threats` {label: Threat}, and `count` is the number of images.
+    """
+    options = {
+        "attacks": {"pgd": {"steps": 3}},
+        "threats": gray_box() | white_box(),
+        "budgets": {"linf": [0.05]},
+        "chunk": 8,
+        "samples": 3,
+        "audit": "off",
+        "trainer": Trainer(progress=False),
+    } | changed
+    objects = {
         "name": "pictures",
         "images": pictures(),
         "train": pictures(40, seed=1),
         "defences": [defence("none"), defence("blur", Blur())],
-        "threats": gray_box() | white_box(),
-        "attacks": {"pgd": {"steps": 3}},
-        "budgets": {"linf": [0.05]},
-        "output": Path(output),
-        "chunk": 8,
-        "samples": 3,
     }
-    return Job(**(given | changed))
+    objects |= {key: options.pop(key) for key in objects if key in options}
+    renamed = {"count": "images", "seeds": "seed"}
+    options = {renamed.get(key, key): value for key, value in options.items()}
+    threats = {label: vars(threat) for label, threat in options.pop("threats").items()}
+    return Job(evaluation_of(options.pop("attacks"), threats, **options), output=Path(output), **objects)
 
 
 def rows(folder: Path, **wanted) -> list[dict]:

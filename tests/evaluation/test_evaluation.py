@@ -1,4 +1,4 @@
-"""A whole evaluation of tiny networks: what it leaves, what it does not do twice, and what faults cost."""
+"""A whole evaluation of tiny networks: its files, what it does not repeat, and what faults cost."""
 
 import csv
 import errno
@@ -12,42 +12,59 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from jobs import crafted, files
-from tiny import evaluate, forked, kill_self
+from jobs import SIDE, Blur, Linear, crafted, defence, evaluated, files, gray_box, pictures, white_box
+from tiny import evaluate, forked, job_of, kill_self
+from torch.nn import functional
 
 from s2snet.attacks import ATTACKS, Noise, Passes
-from s2snet.cli import messages
+from s2snet.cli import messages as cli_messages
+from s2snet.config.runtime import Trainer
 from s2snet.evaluation import ledger as keeping
 from s2snet.evaluation.ledger import Ledger
 from s2snet.evaluation.schema import CLEAN, ROW_SCHEMA, SORT_ORDER, TABLE_COLUMNS, WORST_CASE
 from s2snet.evaluation.scores import read_table
 from s2snet.store import weights
 
-FEW_ROUTES = "threat.white_box.routes=[exact,identity]"
-ONLY_FGSM = ["images=4", FEW_ROUTES, "chunk=10", "attack=[fgsm]", "budgets.linf=[0.1]", "budgets.l2=[]"]
-SMALL = [
-    "images=24",
-    "chunk=10",
-    FEW_ROUTES,
-    "attack=[fgsm,pgd]",
-    "attack.pgd.steps=3",
-    "budgets.linf=[0.1]",
-    "budgets.l2=[1.0]",
-    "samples=3",
-]
-QUICK = [*SMALL[:3], "attack=[pgd]", "attack.pgd.steps=3", "budgets.linf=[0.1]", "budgets.l2=[]", "samples=2"]
+
+class Dim(torch.nn.Module):
+    """A purifier: darker, smoother images."""
+
+    def forward(self, images):
+        return 0.9 * functional.avg_pool2d(images, 3, 1, 1) + 0.05
+
+
+DEFENCES = {
+    "none": defence("none"),
+    "autoencoder": defence("autoencoder", Blur()),
+    "s2snet": defence("s2snet", Dim()),
+    "adversarial": defence("adversarial", classifier=Linear(5)),
+}
+THREATS = gray_box() | white_box("exact", "identity")
+SMALL = {
+    "images": pictures(24),
+    "defences": list(DEFENCES.values()),
+    "chunk": 10,
+    "threats": THREATS,
+    "attacks": {"fgsm": {}, "pgd": {"steps": 3}},
+    "budgets": {"linf": [0.1], "l2": [1.0]},
+}
+QUICK = SMALL | {"attacks": {"pgd": {"steps": 3}}, "budgets": {"linf": [0.1]}, "samples": 2}
+
+
+def chosen(*names: str) -> list:
+    return [DEFENCES[name] for name in names]
 
 
 @pytest.fixture(scope="module")
-def whole(trained, tmp_path_factory):
+def whole(tmp_path_factory):
     """The result of SMALL. Not to be written to."""
-    return evaluate(*SMALL, f"runs={trained}", f"output={tmp_path_factory.mktemp('whole') / 'r'}")[0]
+    return evaluated(tmp_path_factory.mktemp("whole") / "r", **SMALL)[0]
 
 
 @pytest.fixture(scope="module")
-def quick(trained, tmp_path_factory):
+def quick(tmp_path_factory):
     """The result of QUICK. Not to be written to."""
-    return evaluate(*QUICK, f"runs={trained}", f"output={tmp_path_factory.mktemp('quick') / 'r'}")[0]
+    return evaluated(tmp_path_factory.mktemp("quick") / "r", **QUICK)[0]
 
 
 def test_rows_are_the_schema_sorted_and_complete(whole):
@@ -66,20 +83,27 @@ def test_rows_are_the_schema_sorted_and_complete(whole):
         assert np.median(distance / budget) > 0.5
 
 
-def test_clean_rows_are_the_networks_own_answers(whole, trained):
+def test_the_command_evaluates_what_was_trained_and_clean_rows_are_the_networks_own_predictions(trained):
+    """The one run of this file from the command's words: every defence by its weights."""
     from s2snet import data
 
+    words = ["images=24", "chunk=10", "threat.white_box.routes=[exact,identity]", "attack=[fgsm]", "samples=3"]
+    folder, _ = evaluate(*words, "budgets.linf=[0.1]", "budgets.l2=[]", f"runs={trained}", "output=r")
     test = data.load("digits", size=16).test
     module = weights.load(trained / "digits/classifier-small_cnn/weights.safetensors")
     with torch.no_grad():
         logits = module(test.images[:24])
-    rows = pq.read_table(whole / "rows.parquet", filters=[("threat", "=", CLEAN), ("defence", "=", "none")])
+    rows = pq.read_table(folder / "rows.parquet", filters=[("threat", "=", CLEAN), ("defence", "=", "none")])
     assert rows["image"].to_pylist() == test.index[:24].tolist()
     assert rows["label"].to_pylist() == test.labels[:24].tolist()
     assert rows["prediction"].to_pylist() == logits.argmax(dim=1).tolist()
     confidence = logits.softmax(dim=1).amax(dim=1).numpy()
     np.testing.assert_allclose(rows["confidence"].to_numpy(), confidence, rtol=1e-4)
     assert set(rows["linf"].to_pylist()) == set(rows["purified_pixel"].to_pylist()) == {0.0}
+    attacked = pq.read_table(folder / "rows.parquet", filters=[("threat", "=", "white_box")])
+    assert set(attacked["defence"].to_pylist()) == {"none", "autoencoder", "s2snet", "adversarial"}
+    before = crafted(folder)
+    assert crafted(evaluate(*words, "budgets.linf=[0.1]", "budgets.l2=[]", f"runs={trained}", "output=r")[0]) == before
 
 
 def test_table_has_its_columns_and_a_line_for_every_cell(whole):
@@ -117,13 +141,13 @@ def test_the_worst_case_is_per_image_over_everything(whole):
     assert min(worst.values()) < 0.5  # the attacks do something
 
 
-def test_a_second_run_crafts_nothing_and_says_the_same(whole, trained):
+def test_a_second_run_crafts_nothing_and_reports_the_same(whole):
     before, timing, written = files(whole), crafted(whole), os.stat(whole / "timing.jsonl").st_mtime_ns
-    again, said = evaluate(*SMALL, f"runs={trained}", f"output={whole}", "trainer.workers=1", "plan=false")
+    again, messages = evaluated(whole, **SMALL, trainer=Trainer(progress=False, workers=1))
     assert files(again) == before
     assert crafted(again) == timing
     assert os.stat(whole / "timing.jsonl").st_mtime_ns == written
-    assert not [line for line in said if "damaged" in line or "failed" in line]
+    assert not messages
     cells = {cell["crafted"] for cell in json.loads((whole / "run.json").read_text())["cells"]}
     assert sorted(timing) == sorted((key, chunk) for key in cells for chunk in range(3))
 
@@ -134,22 +158,22 @@ def test_passes_are_counted_and_gray_box_never_leaves_early(whole):
     for row in rows:
         if row["attack"] == "pgd":
             passes.setdefault((row["threat"], row["defence"], row["route"]), []).append(row["forwards"])
-    for (threat, defence, _), forwards in passes.items():
-        if threat == "gray_box" or defence == "none":  # what others judge too takes all its steps
-            assert set(forwards) == {4}, (threat, defence)
+    for (threat, name, _), forwards in passes.items():
+        if threat == "gray_box" or name == "none":  # images that others judge too take all steps
+            assert set(forwards) == {4}, (threat, name)
         else:
-            assert min(forwards) < 4, (threat, defence)
+            assert min(forwards) < 4, (threat, name)
     cells = json.loads((whole / "run.json").read_text())["cells"]
     early = {(cell["threat"], cell["source"]): cell["leave_early"] for cell in cells}
     assert {key for key, leaves in early.items() if not leaves} == {("gray_box", "none"), ("white_box", "none")}
 
 
-def test_leaving_early_makes_no_defence_look_better(trained, quick, monkeypatch):
+def test_leaving_early_makes_no_defence_look_better(quick, monkeypatch):
     """For its sole judge, the image that left fools all the same."""
-    from s2snet.evaluation import run
+    from s2snet.evaluation import plan
 
-    monkeypatch.setattr(run, "deterministic", lambda module, images: False)
-    patient, _ = evaluate(*QUICK, f"runs={trained}")
+    monkeypatch.setattr(plan, "deterministic", lambda module, images: False)
+    patient, _ = evaluated(**QUICK)
     accuracy = [
         {
             (line["defence"], line["threat"], line["route"]): line["accuracy"]
@@ -161,46 +185,44 @@ def test_leaving_early_makes_no_defence_look_better(trained, quick, monkeypatch)
         assert value <= accuracy[1][key] + 1e-9, key
 
 
-def test_a_defence_that_comes_later_crafts_no_gray_box_again(trained):
-    words = [*QUICK, f"runs={trained}", "output=r"]
-    evaluate(*words, "defence=[none,adversarial]")
-    before = crafted(evaluate(*words, "defence=[none,adversarial]")[0])
-    folder, _ = evaluate(*words, "defence=[none,adversarial,s2snet]")
+def test_a_defence_that_comes_later_crafts_no_gray_box_again():
+    two, three = chosen("none", "adversarial"), chosen("none", "adversarial", "s2snet")
+    evaluated(**QUICK | {"defences": two})
+    before = crafted(evaluated(**QUICK | {"defences": two})[0])
+    folder, _ = evaluated(**QUICK | {"defences": three})
     after = crafted(folder)
     assert after[: len(before)] == before
     assert len(set(after)) == len(after)
     added = {key for key, _ in after} - {key for key, _ in before}
     cells = json.loads((folder / "run.json").read_text())["cells"]
     assert added == {cell["crafted"] for cell in cells if cell["source"] == "s2snet"}
-    fresh, _ = evaluate(*QUICK, f"runs={trained}", "output=fresh", "defence=[none,adversarial,s2snet]")
+    fresh, _ = evaluated("fresh", **QUICK | {"defences": three})
     assert files(folder) == files(fresh)
 
 
-def test_an_attack_that_comes_later_or_earlier_crafts_no_other_again(trained):
-    words = [*(word for word in QUICK if "attack" not in word), f"runs={trained}", "output=r"]
-    before = crafted(evaluate(*words, "attack=[fgsm]")[0])
-    folder, _ = evaluate(*words, "attack=[bim,fgsm]")
+def test_an_attack_that_comes_later_or_earlier_crafts_no_other_again():
+    before = crafted(evaluated(**QUICK | {"attacks": {"fgsm": {}}})[0])
+    folder, _ = evaluated(**QUICK | {"attacks": {"bim": {}, "fgsm": {}}})
     after = crafted(folder)
     assert after[: len(before)] == before and len(set(after)) == len(after) == 2 * len(before)
-    fresh, _ = evaluate(*words, "attack=[fgsm,bim]", "output=fresh")
+    fresh, _ = evaluated("fresh", **QUICK | {"attacks": {"fgsm": {}, "bim": {}}})
     assert files(folder) == files(fresh)
 
 
-def test_more_images_use_the_chunks_that_are_there(trained, quick):
-    evaluate(*QUICK, f"runs={trained}", "output=r", "images=12")
-    folder, _ = evaluate(*QUICK, f"runs={trained}", "output=r")
+def test_more_images_use_the_chunks_that_are_there(quick):
+    evaluated(**QUICK, count=12)
+    folder, _ = evaluated(**QUICK)
     assert files(folder) == files(quick)
     assert sum(chunk == 0 for _, chunk in crafted(folder)) == sum(chunk == 0 for _, chunk in crafted(quick))
     timing = crafted(folder)
-    fewer, _ = evaluate(*QUICK, f"runs={trained}", "output=r", "images=12")
+    fewer, _ = evaluated(**QUICK, count=12)
     assert crafted(fewer) == timing
     assert len(pq.read_table(fewer / "rows.parquet", columns=["image"])) % 12 == 0
 
 
 @pytest.mark.parametrize("written", [1, 9, 30])
-def test_killed_in_mid_run_then_the_same_command(trained, quick, written):
-    """SIGKILL while a file of the ledger has its content and not yet its name."""
-    words = [*QUICK, f"runs={trained}", "output=r"]
+def test_killed_in_mid_run_then_the_same_command(quick, written):
+    """SIGKILL while a file of the ledger has its content but not yet its name."""
 
     def run():
         count = 0
@@ -214,11 +236,11 @@ def test_killed_in_mid_run_then_the_same_command(trained, quick, written):
             replace(*paths)
 
         keeping.os.replace = replace_or_die
-        evaluate(*words)
+        evaluated(**QUICK)
 
     assert os.WTERMSIG(forked(run)) == 9
     assert not os.path.exists("r/table.csv")
-    folder, _ = evaluate(*words)
+    folder, _ = evaluated(**QUICK)
     assert files(folder) == files(quick)
     assert len(set(crafted(folder))) == len(crafted(folder))
 
@@ -228,7 +250,7 @@ def truncate(path):
 
 
 def zeroed(path):
-    """What a file system may leave of a file after a power cut: its length, and nothing in it."""
+    """Overwrite with zeros of the same length, as a file system may leave a file after a power cut."""
     path.write_bytes(bytes(path.stat().st_size))
 
 
@@ -236,37 +258,35 @@ def empty(path):
     path.write_bytes(b"")
 
 
-# The crafted images of chunk 2 are read again for the explorer's samples; those of chunk 1 nobody needs.
+# The crafted images of chunk 2 are read again for the explorer's samples; those of chunk 1 are not read.
 @pytest.mark.parametrize("spoil", [truncate, zeroed, empty])
 @pytest.mark.parametrize("kind", ["crafted/*/00002.safetensors", "judged/*/*/00001.parquet"])
-def test_damaged_files_are_named_set_aside_and_redone(trained, quick, tmp_path, spoil, kind):
+def test_damaged_files_are_reported_set_aside_and_redone(quick, tmp_path, spoil, kind):
     shutil.copytree(quick, "r")
     path = sorted((tmp_path / "r" / "ledger").glob(kind))[0]
     spoil(path)
-    folder, said = evaluate(*QUICK, f"runs={trained}", "output=r")
+    folder, messages = evaluated(**QUICK)
     shown = path.relative_to(tmp_path)
-    assert f"damaged, moved aside and made anew: {shown}" in said
+    assert messages == [f"damaged file moved aside and made again: {shown}"]
     assert path.with_name(path.name + ".damaged").is_file()
     assert path.is_file()
     assert files(folder) == files(quick)
-    assert not [line for line in evaluate(*QUICK, f"runs={trained}", "output=r")[1] if "damaged" in line]
+    assert not evaluated(**QUICK)[1]
 
 
-def test_two_runs_at_once_are_one_line(trained):
+def test_two_runs_at_once_are_one_line():
     held = Ledger(keeping.Path("r/ledger"))
     try:
         with pytest.raises(ValueError) as error:
-            evaluate(*QUICK, f"runs={trained}", "output=r")
+            evaluated(**QUICK)
     finally:
         held.close()
-    assert str(error.value) == (
-        "r/ledger is in use by another run; wait for it, or give this one its own output=FOLDER"
-    )
-    evaluate(*QUICK, f"runs={trained}", "output=r", "images=2")
+    assert str(error.value) == "r/ledger is in use by another run; wait for it, or use another output=FOLDER"
+    evaluated(**QUICK, count=2)
 
 
 @pytest.mark.parametrize("call, at", [("fsync", 5), ("fsync", 20), ("replace", 7)])
-def test_a_full_disk_is_one_line_and_loses_nothing(trained, quick, monkeypatch, capsys, call, at):
+def test_a_full_disk_is_one_line_and_loses_nothing(quick, monkeypatch, capsys, call, at):
     count, real = 0, getattr(os, call)
 
     def full(*words):
@@ -276,16 +296,15 @@ def test_a_full_disk_is_one_line_and_loses_nothing(trained, quick, monkeypatch, 
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(*words)
 
-    words = [*QUICK, f"runs={trained}", "output=r"]
     with monkeypatch.context() as patch:
         patch.setattr(keeping.os, call, full)
         with pytest.raises(SystemExit) as ended:
-            messages.run(lambda: evaluate(*words))
+            cli_messages.run(lambda: evaluated(**QUICK))
     assert ended.value.code == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.match(r"error: .*No space left on device", last), last
     assert not list(keeping.Path("r").rglob("*.part"))
-    folder, _ = evaluate(*words)
+    folder, _ = evaluated(**QUICK)
     assert files(folder) == files(quick)
 
 
@@ -298,9 +317,12 @@ BAD = {
     "beyond": (beyond, "outside the linf ball by up to"),
     "nan": (lambda images, eps: images * torch.nan, "images are NaN or infinite"),
     "box": (lambda images, eps: images - 0.01, "images are outside [0, 1]"),
-    "shape": (lambda images, eps: images[:, :, :-1], "torch.float32 (10, 1, 15, 16) came back for"),
-    "batch": (lambda images, eps: images[:-1], "came back for"),
-    "type": (lambda images, eps: images.double(), "torch.float64 (10, 1, 16, 16) came back for"),
+    "shape": (
+        lambda images, eps: images[:, :, :-1],
+        f"expected images torch.float32 (10, 1, {SIDE}, {SIDE}), got torch.float32 (10, 1, {SIDE - 1}, {SIDE})",
+    ),
+    "batch": (lambda images, eps: images[:-1], f"got torch.float32 (9, 1, {SIDE}, {SIDE})"),
+    "type": (lambda images, eps: images.double(), f"got torch.float64 (10, 1, {SIDE}, {SIDE})"),
     "raises": (lambda images, eps: 1 / 0, "ZeroDivisionError: division by zero"),
     "nothing": (lambda images, eps: None, ""),
 }
@@ -320,14 +342,14 @@ def install(monkeypatch, returns) -> None:
 
 
 @pytest.mark.parametrize("returns, reason", BAD.values(), ids=BAD)
-def test_an_attack_that_breaks_the_rules_counts_for_nothing(trained, monkeypatch, returns, reason):
+def test_an_attack_that_breaks_the_rules_counts_for_nothing(monkeypatch, returns, reason):
     install(monkeypatch, returns)
-    words = [*QUICK, f"runs={trained}", "images=20", "attack=[fgsm,pgd]", "defence=[none,adversarial]"]
-    folder, said = evaluate(*words)
+    two = {"attacks": {"fgsm": {}, "pgd": {"steps": 3}}, "defences": chosen("none", "adversarial")}
+    folder, messages = evaluated(**QUICK | two, count=20)
     failed = [cell for cell in json.loads((folder / "run.json").read_text())["cells"] if cell["status"] == "failed"]
     assert {cell["attack"] for cell in failed} == {"fgsm"}
     assert all(cell["reason"] and reason in cell["reason"] for cell in failed), failed
-    assert [line for line in said if line.startswith("failed: ") and reason in line]
+    assert [line for line in messages if line.startswith("failed: ") and reason in line]
     rows = pq.read_table(folder / "rows.parquet")
     assert set(rows["attack"].to_pylist()) == {"none", "pgd"}
     for line in read_table(folder / "table.csv"):
@@ -341,8 +363,8 @@ def test_an_attack_that_breaks_the_rules_counts_for_nothing(trained, monkeypatch
             assert line["status"] == "done"
 
 
-def test_a_chunk_that_fails_costs_the_accuracy_and_not_what_was_found(trained, monkeypatch):
-    """Two thirds of the images are no sample of all of them; but what was turned is turned."""
+def test_a_chunk_that_fails_costs_the_accuracy_and_not_what_was_found(monkeypatch):
+    """Two thirds of the images do not represent all of them; but images that were fooled still count."""
     broken = []
 
     def second_chunk(images, eps):
@@ -352,12 +374,12 @@ def test_a_chunk_that_fails_costs_the_accuracy_and_not_what_was_found(trained, m
         return images * torch.nan if broken[-1] else 1 - images
 
     install(monkeypatch, second_chunk)
-    words = ["images=24", "chunk=10", "attack=[fgsm]", "budgets.linf=[1.0]", "budgets.l2=[]", "threat=[gray_box]"]
-    words += [f"runs={trained}", "output=r", "defence=[none,adversarial]"]
-    folder, said = evaluate(*words)
+    given = {"attacks": {"fgsm": {}}, "budgets": {"linf": [1.0]}, "threats": gray_box()}
+    given = QUICK | given | {"defences": chosen("none", "adversarial")}
+    folder, messages = evaluated(**given)
     assert broken == [False, True, False]
     reason = "10 of 10 images are NaN or infinite (chunk 1; 1 of 3 chunks failed)"
-    (failed,) = [line for line in said if line.startswith("failed: ")]
+    (failed,) = [line for line in messages if line.startswith("failed: ")]
     assert re.fullmatch(r"failed: gray_box none exact fgsm linf \S+: " + re.escape(reason), failed)
     rows = pq.read_table(folder / "rows.parquet").to_pylist()
     fgsm = [row for row in rows if row["attack"] == "fgsm" and row["defence"] == "none"]
@@ -368,59 +390,59 @@ def test_a_chunk_that_fails_costs_the_accuracy_and_not_what_was_found(trained, m
     assert [line["defence"] for line in of_fgsm] == ["adversarial", "none"]
     assert all(line["accuracy"] is None and line["status"] == f"failed: {reason}" for line in of_fgsm)
     wrong = {row["image"] for row in rows if row["defence"] == "none" and not row["correct"]}
-    turned = {row["image"] for row in fgsm if not row["correct"]}
-    assert turned - {row["image"] for row in rows if row["threat"] == CLEAN and not row["correct"]}
+    fooled = {row["image"] for row in fgsm if not row["correct"]}
+    assert fooled - {row["image"] for row in rows if row["threat"] == CLEAN and not row["correct"]}
     (worst,) = [line for line in lines if line["threat"] == WORST_CASE and line["defence"] == "none"]
     assert worst["accuracy"] == pytest.approx(1 - len(wrong) / 24, abs=1e-6)
     assert worst["status"].startswith("incomplete: gray_box exact fgsm failed (10 of 10 images are NaN")
 
     before = crafted(folder)
     install(monkeypatch, lambda images, eps: images if len(images) == 2 else 1 - images)
-    folder, said = evaluate(*words)
+    folder, messages = evaluated(**given)
     assert crafted(folder)[len(before) :] == [(before[0][0], 1)]  # the chunk that failed, and no other
-    assert not [line for line in said if "failed" in line]
+    assert not messages
     lines = read_table(folder / "table.csv")
     assert {line["status"] for line in lines} == {"done"}
     assert all(line["accuracy"] < 1 for line in lines if line["attack"] == "fgsm")
 
 
-def test_missing_weights_are_left_out_aloud_or_refused(trained, tmp_path):
+def test_missing_weights_are_left_out_with_a_note_or_refused(trained):
     shutil.copytree(trained, "runs")
     shutil.rmtree("runs/digits/adversarial-small_cnn")
     missing = (
         "adversarial: no weights at runs/digits/adversarial-small_cnn/weights.safetensors; "
         "`python train.py stage=adversarial` makes them"
     )
-    folder, said = evaluate(*ONLY_FGSM)
-    assert f"left out: {missing}" in said
-    run = json.loads((folder / "run.json").read_text())
-    assert f"Left out: {missing}" in run["notes"]
-    assert "adversarial" not in [defence["name"] for defence in run["defences"]]
+    job, messages = job_of("attack=[fgsm]")
+    assert f"left out: {missing}" in messages
+    assert f"Left out: {missing}" in job.notes
+    assert "adversarial" not in job.modules
     with pytest.raises(FileNotFoundError) as error:
-        evaluate(*QUICK, "output=other", "defence=[none,adversarial]", explicit=True)
+        job_of("defence=[none,adversarial]", explicit=True)
     assert str(error.value) == missing
 
 
-def test_a_purifier_of_another_classifier_is_said_aloud(trained):
+def test_a_purifier_of_another_classifier_is_noted(trained):
     first = trained / "digits/classifier-small_cnn/weights.safetensors"
     other = weights.load(first)
     header = weights.read_header(first)
     with torch.no_grad():
         other.head[1].bias += 0.01
     weights.save(other, "other.safetensors", stage="classifier", input=header["input"])
-    words = [*ONLY_FGSM, f"runs={trained}", "defence=[s2snet]"]
-    folder, said = evaluate(*words, "defence.s2snet.classifier=other.safetensors")
-    (note,) = [line for line in said if "tuned to another classifier" in line]
+    words = ["attack=[fgsm]", f"runs={trained}", "defence=[s2snet]"]
+    job, messages = job_of(*words, "defence.s2snet.classifier=other.safetensors")
+    (note,) = [line for line in messages if "tuned to another classifier" in line]
     assert header["fingerprint"][:12] in note
-    assert json.loads((folder / "run.json").read_text())["notes"] == [note.removeprefix("note: ")]
-    _, said = evaluate(*words, "output=own")
-    assert not [line for line in said if "tuned" in line]
+    assert job.notes == [note.removeprefix("note: ")]
+    job, messages = job_of(*words)
+    assert not job.notes
+    assert not [line for line in messages if "tuned" in line]
 
 
 @pytest.mark.parametrize(
     "words, line",
     [
-        (["defence.s2snet.purifier=nope"], "defence.s2snet.purifier=nope: neither a weights file nor one of"),
+        (["defence.s2snet.purifier=nope"], "defence.s2snet.purifier=nope: expected a weights file or one of"),
         (["defence.s2snet.purifier=CLASSIFIER"], "holds a small_cnn; allowed are segnet, segnet_small"),
         (["data.size=20"], "defence s2snet was trained on data.size=16; here it is 20"),
         (["weights=nope"], "weights=nope: no such folder"),
@@ -430,5 +452,5 @@ def test_weights_that_do_not_fit_are_one_line(trained, words, line):
     file = trained / "digits/classifier-small_cnn/weights.safetensors"
     words = [word.replace("CLASSIFIER", str(file)) for word in words]
     with pytest.raises(ValueError, match=re.escape(line)) as error:
-        evaluate(*QUICK, f"runs={trained}", "defence=[s2snet]", *words)
+        job_of(f"runs={trained}", "defence=[s2snet]", *words)
     assert "\n" not in str(error.value)

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from jobs import Blur, Noisy, defence, evaluated, gray_box, job, rows, white_box
 from rich.console import Console
-from tiny import evaluate
+from tiny import job_of
 
 from s2snet.attacks import ATTACKS
+from s2snet.config.evaluation import Threat
 from s2snet.evaluation.forecast import forecast
-from s2snet.evaluation.run import plan
+from s2snet.evaluation.plan import plan
 
-QUERY = {"query": {"name": "query", "routes": []}}
+QUERY = {"query": Threat("query", [])}
 BUDGETED = {name: {} for name, attack in ATTACKS.items() if not attack.minimal}
 FEW = {name: {"steps": 5} for name in BUDGETED if name != "fgsm"} | {"fgsm": {}}
 
@@ -95,19 +96,20 @@ def test_the_forecast_names_every_cell_and_adds_up():
     assert "20 images, 3 chunks" in printed
     assert re.search(rf"{len(cells)} cells, at most about \d+\.\d minutes in one process", printed)
     assert 0 < minutes < 1
-    given.trainer.devices = 4
+    given.config.trainer.devices = 4
     assert forecast(given, Console(file=out, width=200)) < minutes
     assert "minutes in 4 processes" in out.getvalue()
 
 
-def test_plan_true_starts_and_writes_nothing(trained, capsys, monkeypatch):
+def test_the_forecast_of_a_command_starts_and_writes_nothing(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    words = ["images=20", "attack=[fgsm,ddn]", "adversarial=null", "budgets.linf=[8/255]", f"runs={trained}"]
-    folder, said = evaluate(*words, "plan=true")
-    assert folder is None
+    words = ["images=20", "attack=[fgsm,ddn]", "adversarial=null", "budgets.linf=[8/255]", "classifier.weights=random"]
+    given, messages = job_of(*words, "defence=[none]", "+defence.mine.purifier={name: bit_depth}", "plan=true")
+    assert given.config.plan
+    forecast(given)
     assert list(Path().iterdir()) == []
     printed = capsys.readouterr().out
-    for word in ("gray_box none exact fgsm linf 8/255", "white_box s2snet learned fgsm", "ddn l2 smallest"):
+    for word in ("gray_box none exact fgsm linf 8/255", "white_box mine learned fgsm", "ddn l2 smallest"):
         assert word in printed, printed
     assert "Nothing was started." in " ".join(printed.split())
-    assert not [line for line in said if "fitting" in line]
+    assert not [line for line in messages if "fitting" in line]

@@ -80,7 +80,7 @@ class Thing:
 X = torch.full((3, *SHAPE), 0.5)
 BAD = {
     "no file": ("x.npz", lambda: None, "no such file"),
-    "other ending": ("x.png", write("x.png", b"x"), "allowed are .safetensors, .npz and .pt files"),
+    "other ending": ("x.png", write("x.png", b"x"), "expected a .safetensors, .npz or .pt file"),
     "text as safetensors": ("x.safetensors", write("x.safetensors", b"text"), "cannot be read (...)"),
     "text as npz": ("x.npz", write("x.npz", b"text"), "cannot be read (...)"),
     "text as pt": ("x.pt", write("x.pt", b"text"), "cannot be read (...)"),
@@ -89,21 +89,22 @@ BAD = {
     "objects": ("x.npz", lambda: np.savez("x.npz", adversarial=np.array([None])), "cannot be read (...)"),
     "words": ("x.npz", lambda: np.savez("x.npz", adversarial=np.array(["a"])), "cannot be read (...)"),
     "a list": ("x.pt", lambda: torch.save([X, X], "x.pt"),
-               "holds a list; wanted is a tensor, or a dictionary with adversarial"),
-    "no tensors": ("x.pt", lambda: torch.save({"eps": 1}, "x.pt"), "holds nothing; wanted is adversarial"),
-    "which": ("x.safetensors", bad_safetensors(a=X, b=X + 0), "holds a, b; wanted is adversarial"),
+               "expected a tensor or a dictionary with 'adversarial', got a list"),
+    "no tensors": ("x.pt", lambda: torch.save({"eps": 1}, "x.pt"),
+                   "expected a tensor named 'adversarial', got no tensors"),
+    "which": ("x.safetensors", bad_safetensors(a=X, b=X + 0), "expected a tensor named 'adversarial', got a, b"),
     "flat": ("x.safetensors", bad_safetensors(adversarial=X.flatten(1)),
-             "images (3, 144); the data's are (n, 1, 12, 12)"),
+             "expected images (n, 1, 12, 12) as in the data, got (3, 144)"),
     "size": ("x.safetensors", bad_safetensors(adversarial=X[..., :-1].contiguous()),
-             "images (3, 1, 12, 11); the data's are (n, 1, 12, 12)"),
+             "expected images (n, 1, 12, 12) as in the data, got (3, 1, 12, 11)"),
     "nan": ("x.safetensors", bad_safetensors(adversarial=torch.cat([X, X * torch.nan])),
             "3 of 6 images are NaN or infinite"),
     "box": ("x.safetensors", bad_safetensors(adversarial=torch.cat([X, X + 0.6])),
-            "3 of 6 images are outside [0, 1]; normalised images? Give them in [0, 1]"),
+            "3 of 6 images are outside [0, 1]; give them in [0, 1], not normalised"),
     "too many": ("x.safetensors", bad_safetensors(adversarial=torch.cat([X] * 7)),
-                 "21 images; the data has 20. Give their `image` indices"),
+                 "21 images for 20 of the data; add their `image` indices"),
     "indices": ("x.safetensors", bad_safetensors(adversarial=X, image=torch.arange(4)),
-                "4 `image` indices for 3 images"),
+                "expected 3 `image` indices, one per image, got 4"),
 }  # fmt: skip
 
 
@@ -234,18 +235,20 @@ def test_a_file_is_judged_once_and_another_content_anew():
     assert max(row["linf"] for row in rows(changed, attack="given")) < 0.021
 
 
-def test_several_files_from_the_command_line(trained):
+def test_several_files_from_the_command_line():
     test = data.load("digits", size=16).test
     adversarial = (test.images[:12] + 0.1).clamp(max=1)
     save_file({"adversarial": adversarial, "image": test.index[:12]}, "first.safetensors")
     np.savez("second.npz", (test.images - 0.1).clamp(min=0).numpy())
-    words = ["images=12", "attack=[]", "threat=[]", "defence=[none,s2snet]", "samples=0", "budgets.linf=[0.101]"]
-    words += ["budgets.l2=[]", "adversarial=[first.safetensors,second.npz]", f"runs={trained}"]
+    words = ["images=12", "attack=[]", "threat=[]", "defence=[none]", "+defence.mine.purifier={name: bit_depth}"]
+    words += ["classifier.weights=random", "samples=0", "budgets.linf=[0.101]", "budgets.l2=[]", "audit=off"]
+    words += ["adversarial=[first.safetensors,second.npz]"]
     folder, _ = evaluate(*words)
     assert {found["attack"] for found in lines(folder, threat="foreign", route="")} == {
         "first", "first_8bit", "second", "second_8bit"
     }  # fmt: skip
-    for found in rows(folder, threat="foreign", defence="s2snet"):
+    assert rows(folder, threat="foreign", defence="none")
+    for found in rows(folder, threat="foreign", defence="mine"):
         assert found["linf"] <= 0.101
         assert found["linf"] > 0.09 or found["attack"].endswith("8bit")  # rounded, some are beyond the budget
     assert {found["status"] for found in lines(folder)} == {"done"}

@@ -1,4 +1,4 @@
-"""Ctrl-C: once ends after the piece of work in hand, twice at once; the same command goes on."""
+"""Ctrl-C once stops after the current chunk, twice at once; the same command continues."""
 
 import os
 import signal
@@ -13,7 +13,8 @@ from tiny import ROOT, TINY, evaluate
 
 WORDS = [
     "images=12", "chunk=4", "attack=[pgd]", "attack.pgd.steps=200", "budgets.linf=[0.1]", "budgets.l2=[]", "samples=2",
-    "defence=[none,s2snet]", "threat=[gray_box]", "output=r",
+    "defence=[none]", "+defence.mine.purifier={name: bit_depth}", "classifier.weights=random", "threat=[gray_box]",
+    "output=r", "audit=off",
 ]  # fmt: skip
 
 
@@ -28,10 +29,9 @@ def kept(folder: Path) -> list[str]:
     return [path.parent.name for path in folder.glob("ledger/crafted/*/*.safetensors")]
 
 
-def test_ctrl_c_ends_after_the_piece_in_hand_and_the_command_goes_on(trained, tmp_path):
-    words = [*WORDS, f"runs={trained}"]
+def test_ctrl_c_stops_after_the_current_chunk_and_the_command_continues(tmp_path):
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "evaluate.py"), *TINY, *words],
+        [sys.executable, str(ROOT / "evaluate.py"), *TINY, *WORDS],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # rounding depends on it
         stderr=subprocess.PIPE,
@@ -39,26 +39,26 @@ def test_ctrl_c_ends_after_the_piece_in_hand_and_the_command_goes_on(trained, tm
     ) as process:
         wait_for(lambda: kept(tmp_path / "r") or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=60)[1]
+        messages = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert said.splitlines()[-2:] == [
-        "ending after the chunk in hand; Ctrl-C again ends at once",
-        "stopped; the same command goes on from what r holds",
+    assert messages.splitlines()[-2:] == [
+        "stopping after the current chunk; Ctrl-C again stops at once",
+        "stopped; the same command continues from r",
     ]
-    assert "Traceback" not in said
+    assert "Traceback" not in messages
     before = crafted(tmp_path / "r")
     assert 0 < len(before) == len(kept(tmp_path / "r")) < 3
     assert not (tmp_path / "r/table.csv").exists()
     assert not list((tmp_path / "r").rglob("*.part"))
-    folder, _ = evaluate(*words)
+    folder, _ = evaluate(*WORDS)
     assert crafted(folder)[: len(before)] == before
     assert len(crafted(folder)) == len(set(crafted(folder)))
-    assert files(folder) == files(evaluate(*words, "output=whole")[0])
+    assert files(folder) == files(evaluate(*WORDS, "output=whole")[0])
 
 
-def test_ctrl_c_twice_ends_at_once(trained, tmp_path):
+def test_ctrl_c_twice_stops_at_once(tmp_path):
     """In the middle of a piece that would take a while."""
-    words = [*WORDS, f"runs={trained}", "attack.pgd.steps=4000"]
+    words = [*WORDS, "attack.pgd.steps=4000"]
     pid = os.fork()
     if pid == 0:
         try:
@@ -71,7 +71,7 @@ def test_ctrl_c_twice_ends_at_once(trained, tmp_path):
     time.sleep(0.3)
     os.kill(pid, signal.SIGINT)
     time.sleep(0.3)
-    assert os.waitpid(pid, os.WNOHANG) == (0, 0)  # still at it
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0)  # still running
     os.kill(pid, signal.SIGINT)
     started = time.monotonic()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 13
@@ -79,7 +79,7 @@ def test_ctrl_c_twice_ends_at_once(trained, tmp_path):
     assert not kept(tmp_path / "r")
 
 
-def test_the_handler_is_the_callers_again_afterwards(trained):
+def test_the_handler_is_the_callers_again_afterwards():
     before = signal.getsignal(signal.SIGINT)
-    evaluate(*WORDS, f"runs={trained}", "attack.pgd.steps=1", "images=2")
+    evaluate(*WORDS, "attack.pgd.steps=1", "images=2")
     assert signal.getsignal(signal.SIGINT) is before

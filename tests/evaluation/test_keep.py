@@ -1,14 +1,12 @@
 """Which adversarial images stay on disk, and that it makes no difference to any number."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from jobs import Blur, crafted, defence, evaluated, files, gray_box, pictures, white_box
+from jobs import Blur, crafted, defence, evaluated, files, gray_box, job, pictures, white_box
 from safetensors.torch import load_file
 from torch import nn
 
-from s2snet.evaluation.run import KEEP_ALL_UP_TO, Job
+from s2snet.evaluation.job import KEEP_ALL_UP_TO
 
 TWO = [defence("none"), defence("blur", Blur())]
 THIRD = defence("twice", nn.Sequential(Blur(), Blur()))
@@ -96,7 +94,7 @@ def test_what_is_kept_by_default():
     def default(count: int) -> str:
         images = pictures(2)
         images.images = images.images[:1].expand(count, -1, -1, -1)
-        return Job("n", images, [], {}, {}, {}, Path("r")).kept
+        return job(images=images).kept
 
     assert default(KEEP_ALL_UP_TO) == "all"
     assert default(KEEP_ALL_UP_TO + 1) == "sample"

@@ -7,14 +7,19 @@ import pytest
 import torch
 from torch import nn
 
+from s2snet.config.evaluation import Evaluation
 from s2snet.data import Images
 from s2snet.evaluation.cells import Cell
-from s2snet.evaluation.engine import Engine, chunks
+from s2snet.evaluation.costs import Costs
+from s2snet.evaluation.engine import Engine
+from s2snet.evaluation.job import Job, chunks
 from s2snet.evaluation.ledger import Ledger
+from s2snet.evaluation.plan import Plan
 from s2snet.evaluation.referee import distances, quality, verdict
 from s2snet.evaluation.schema import CLEAN, MEASURED_SCHEMA
 from s2snet.models import Defended
 from s2snet.store import weights
+from s2snet.store.defences import Defence
 
 
 @pytest.fixture
@@ -204,12 +209,12 @@ def judged_clean(ledger, logits: list[list[float]], labels: list[int]) -> list[d
     """The rows of clean images before a judge with these answers."""
     count = len(labels)
     images = Images(torch.rand(count, 1, 2, 2), torch.tensor(labels), torch.arange(count) + 100, ["a", "b"])
-    defences = {"d": Defended(None, Answers(logits))}
+    module = Defended(None, Answers(logits))
+    defence = Defence("d", "d", module, [], weights.fingerprint(module), "")
     cell = Cell({"attack": "none"}, "none", [(CLEAN, "", ("d",))])
-    judges = {"d": weights.fingerprint(defences["d"])}
-    nothing = lambda *_: None  # noqa: E731
-    engine = Engine([cell], defences, judges, images, ledger, 10, count, nothing, nothing)
-    assert engine.run({(0, 0): 0})
+    job = Job(Evaluation(), "made up", images, [defence], ledger.folder)
+    engine = Engine(job, Plan([cell], {}, {}, Costs((1, 2, 2), 2)), ledger)
+    assert engine.run()
     engine.conclude()
     assert cell.status == "done", cell.reason
     return pa.concat_tables(engine.rows()).to_pylist()

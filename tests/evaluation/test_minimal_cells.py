@@ -107,14 +107,14 @@ def test_no_radii_at_all_still_give_the_distance():
 
 def test_what_the_copy_takes_for_fooling_and_the_network_withstands_is_attacked_again(monkeypatch):
     """With a copy that is another network: its boundary is elsewhere, and every image fools the network itself."""
-    from s2snet.evaluation import run
+    from s2snet.evaluation import plan
 
     class Shifted(Linear):
         def forward(self, images):
             return super().forward(images) + torch.tensor([0.2, 0.0, 0.0, 0.0])
 
     copy = defence("copy", classifier=Shifted()).module
-    monkeypatch.setattr(run, "_fast", lambda module, probe: copy)
+    monkeypatch.setattr(plan, "_fast", lambda module, probe: copy)
     words = {"threats": white_box(), "defences": [defence("none")]}
     folder, _ = evaluated(**WORDS, **words)
     assert not any(row["correct"] for row in rows(folder, attack="ddn"))

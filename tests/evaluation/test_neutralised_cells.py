@@ -8,6 +8,7 @@ import torch
 from jobs import SIDE, evaluated, gray_box, line, lines, pictures, white_box
 from jobs import defence as made_up
 
+from s2snet.config.networks import Classifier
 from s2snet.models import build
 from s2snet.store import networks, weights
 
@@ -60,7 +61,7 @@ def test_both_have_their_routes_and_a_worst_case_of_all(tmp_path):
 @pytest.mark.parametrize("name", ["neutralised", "neutralised_per_input"])
 def test_without_the_study_there_is_one_line(name):
     with pytest.raises(FileNotFoundError, match=r"`python analyse.py study=\[regions\]` makes them") as error:
-        tiny.evaluate(f"defence=[{name}]", explicit=True)
+        tiny.job_of(f"defence=[{name}]", explicit=True)
     assert "\n" not in str(error.value)
 
 
@@ -70,8 +71,8 @@ def test_a_file_for_another_size_is_one_line(make, tmp_path):
     bare = weights.with_header(build("small_cnn", widths=[8, 16]), "classifier", 1, 16)
     weights.save(bare, tmp_path / "c.safetensors", stage="classifier", input=bare.header["input"])
     weights.save(make(), tmp_path / "p.safetensors", study="regions")
-    with pytest.raises(ValueError, match=r"cannot take images of 1 x 16 x 16: .* was made for images of") as error:
-        tiny.evaluate(
+    with pytest.raises(ValueError, match=r"cannot take images of 1 x 16 x 16: wrong shape for a neutralising") as error:
+        tiny.job_of(
             "defence=[neutralised]",
             f"defence.neutralised.purifier={tmp_path}/p.safetensors",
             f"defence.neutralised.classifier={tmp_path}/c.safetensors",
@@ -85,11 +86,11 @@ def test_code_inside_a_purifier_is_run_with_the_settings_options_only(tmp_path):
     weights.save(build("neutralised_per_input", classifier=inside, size=SIDE), tmp_path / "p.safetensors")
 
     def load(options: dict) -> torch.nn.Module:
-        settings = SimpleNamespace(classifier={"name": "custom", "target": "torch.nn:Flatten", "options": options})
-        return networks.load_autoencoder(tmp_path / "p.safetensors", settings)
+        chosen = Classifier.of({"name": "custom", "target": "torch.nn:Flatten", "options": options})
+        return networks.load_autoencoder(tmp_path / "p.safetensors", SimpleNamespace(classifier=chosen))
 
     assert load({"start_dim": 1}).classifier.target == "torch.nn:Flatten"
     with pytest.raises(ValueError, match=r"has options={'start_dim': 1}, not {} as asked"):
         load({})
     with pytest.raises(ValueError, match=r"must be run"):
-        networks.load_autoencoder(tmp_path / "p.safetensors", SimpleNamespace(classifier={"name": "small_cnn"}))
+        networks.load_autoencoder(tmp_path / "p.safetensors", SimpleNamespace(classifier=Classifier("small_cnn")))

@@ -1,4 +1,4 @@
-"""One process or several: the same rows, byte for byte; every rank works; and how the pieces are shared out."""
+"""One process or several: the same rows, byte for byte; every rank works; and how the work is shared."""
 
 import itertools
 
@@ -9,22 +9,23 @@ from jobs import files, gray_box, job, timing, white_box
 from tiny import ROOT, TINY, evaluate, run_python, run_script
 
 from s2snet.evaluation.costs import shares
-from s2snet.evaluation.engine import chunks
-from s2snet.evaluation.run import plan
+from s2snet.evaluation.job import chunks
+from s2snet.evaluation.plan import plan
 from s2snet.rank_zero import is_first
 
 WORDS = [
     "images=26", "chunk=4", "attack=[fgsm,pgd,uap]", "attack.pgd.steps=3", "attack.uap.steps=3", "budgets.linf=[0.1]",
-    "budgets.l2=[]", "samples=2", "defence=[none,s2snet]", "threat=[gray_box,white_box,universal]",
+    "budgets.l2=[]", "samples=2", "defence=[none]", "+defence.mine.purifier={name: bit_depth}",
+    "classifier.weights=random", "audit=off", "threat=[gray_box,white_box,universal]",
     "threat.white_box.routes=[exact,learned]", "threat.white_box.fit_steps=3", "threat.universal.routes=[learned]",
     "threat.universal.fit_steps=3", "output=r",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def alone(trained, tmp_path_factory):
+def alone(tmp_path_factory):
     """The result of WORDS from one process. Not to be written to."""
-    return evaluate(*WORDS, f"runs={trained}", f"output={tmp_path_factory.mktemp('alone') / 'r'}")[0]
+    return evaluate(*WORDS, f"output={tmp_path_factory.mktemp('alone') / 'r'}")[0]
 
 
 def by_torchrun(*words, folder):
@@ -38,12 +39,12 @@ def by_itself(*words, folder):
 
 
 @pytest.mark.parametrize("start", [by_itself, by_torchrun])
-def test_two_processes_write_what_one_writes(start, trained, alone, tmp_path):
+def test_two_processes_write_what_one_writes(start, alone, tmp_path):
     """From nothing, and going on with what one process did of it."""
     there = []
     if start is by_torchrun:
-        there = timing(evaluate(*WORDS, f"runs={trained}", "images=12")[0])
-    done = start(*TINY, *WORDS, f"runs={trained}", folder=tmp_path)
+        there = timing(evaluate(*WORDS, "images=12")[0])
+    done = start(*TINY, *WORDS, folder=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "r"
     assert files(folder) == files(alone)
@@ -55,7 +56,7 @@ def test_two_processes_write_what_one_writes(start, trained, alone, tmp_path):
     assert min(passes.values()) > 0.3 * sum(passes.values())
     # one surrogate, shared by two threats, and the perturbations of the bare classifier and of the defence
     assert len(list(folder.glob("ledger/fits/*"))) == 3
-    # what is said is said once
+    # every message is printed once
     assert done.stderr.count("fitting the learned surrogate") == (not there)
     assert done.stdout.count("report: r/report.html") == 1
     assert "Traceback" not in done.stderr

@@ -163,7 +163,7 @@ def test_a_damaged_fit_is_made_anew(done):
     shutil.rmtree("r/ledger/judged")
     folder, said = evaluated(**ROUTES)
     assert len([line for line in said if line.startswith("fitting")]) == 1
-    assert f"damaged, moved aside and made anew: {path}" in said
+    assert f"damaged file moved aside and made again: {path}" in said
     assert files(folder) == files(done[0])
 
 

@@ -111,7 +111,7 @@ def test_chunks_do_not_move_random_targets():
     assert files(first) != files(again)  # the chunk is in the key
 
 
-def test_targets_from_the_command_line(trained):
+def test_targets_from_the_command_line():
     words = ["images=6", "attack=[fgsm]", "threat=[gray_box]", "defence=[none]", "samples=0", "budgets.linf=[0.2]"]
-    folder, _ = evaluate(*words, f"runs={trained}", "+attack.fgsm.targets=next")
+    folder, _ = evaluate(*words, "classifier.weights=random", "audit=off", "+attack.fgsm.targets=next")
     assert {(row["target"] - row["label"]) % 10 for row in rows(folder, attack="fgsm")} == {1}

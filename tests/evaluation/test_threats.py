@@ -1,22 +1,27 @@
 """Routes and knowledge: what is differentiated, who judges, and who may leave early."""
 
+from dataclasses import replace
+
+import jobs
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from s2snet.evaluation import cells
-from s2snet.evaluation.engine import deterministic
+from s2snet.config.evaluation import Threat
+from s2snet.config.runtime import Trainer
+from s2snet.evaluation.cells import Cell
+from s2snet.evaluation.plan import Inputs, cells_of, deterministic
 from s2snet.models import Defended, build
 from s2snet.store import weights
 from s2snet.threats import ROUTES, SURROGATES, THREATS, Facts
 
 DATA = {"name": "digits", "split": "test", "fingerprint": "f", "channels": 1}
 FIT = {"train": "t", "version": 1}
-OPTIONS = {"temperature": 0.3, "fit_steps": 2, "smoothing": 0.05, "draws": 4, "sources": None}
-SETTINGS = {
-    "gray_box": {"name": "gray_box", "routes": [], **OPTIONS},
-    "white_box": {"name": "white_box", "routes": ["exact", "identity"], **OPTIONS},
+OPTIONS = {"temperature": 0.3, "fit_steps": 2, "smoothing": 0.05, "draws": 4}
+THREAT = {
+    "gray_box": Threat("gray_box", [], **OPTIONS),
+    "white_box": Threat("white_box", ["exact", "identity"], **OPTIONS),
 }
 
 
@@ -35,7 +40,7 @@ def defences() -> dict[str, Defended]:
 
 
 class Noisy(nn.Module):
-    """A purifier that answers at random."""
+    """A purifier that gives random answers."""
 
     def forward(self, images):
         return images + 0.1 * torch.randn_like(images)
@@ -52,17 +57,24 @@ def planned(
     seeds=(0,),
     chunk=10,
     data=DATA,
-    threats=SETTINGS,
+    threats=THREAT,
     fit=FIT,
     copies=None,
     precision="32-true",
-) -> list[cells.Cell]:
+) -> list[Cell]:
     modules = modules or defences()
-    attacks = attacks or {"pgd": {"name": "pgd", "steps": 3}}
-    budgets = budgets or {"linf": [0.1]}
-    return cells.plan(
-        modules, copies or modules, threats, attacks, budgets, list(seeds), chunk, data, FACTS, fit, precision=precision
+    job = jobs.job(
+        defences=[jobs.defence(name, module.purifier, module.classifier) for name, module in modules.items()],
+        attacks=attacks or {"pgd": {"steps": 3}},
+        threats=threats,
+        budgets=budgets or {"linf": [0.1]},
+        seeds=list(seeds),
+        chunk=chunk,
+        trainer=Trainer(precision=precision),
     )
+    for defence in job.defences:
+        defence.module = modules[defence.name]
+    return cells_of(job, Inputs(data, copies or modules, FACTS, fit))
 
 
 def keys(**changed) -> set[str]:
@@ -193,7 +205,7 @@ def test_exact_is_the_gradient_by_differences(images):
 
 def test_gray_box_knows_the_bare_classifier_and_all_judge(images):
     modules = defences()
-    (attempt,) = THREATS["gray_box"](modules, SETTINGS["gray_box"], FACTS)
+    (attempt,) = THREATS["gray_box"](modules, THREAT["gray_box"], FACTS)
     assert torch.equal(attempt.defended(modules)(images), modules["ae"].classifier(images))
     assert attempt.source_name == "none"
     assert attempt.judges == ("none", "ae", "adversarial")
@@ -202,12 +214,12 @@ def test_gray_box_knows_the_bare_classifier_and_all_judge(images):
 
 def test_gray_box_has_a_source_for_each_classifier_that_is_defended():
     modules = {"none": Defended(None, classifier()), "ae": defended(1), "other": defended(1, of=7)}
-    found = THREATS["gray_box"](modules, SETTINGS["gray_box"], FACTS)
+    found = THREATS["gray_box"](modules, THREAT["gray_box"], FACTS)
     assert sorted(attempt.judges for attempt in found) == [("none", "ae"), ("none", "other")]
 
 
 def test_white_box_is_each_defence_by_each_route_before_itself():
-    found = THREATS["white_box"](defences(), SETTINGS["white_box"], FACTS)
+    found = THREATS["white_box"](defences(), THREAT["white_box"], FACTS)
     assert [(attempt.source_name, attempt.route) for attempt in found] == [
         ("none", "exact"), ("ae", "exact"), ("ae", "identity"), ("adversarial", "exact")
     ]  # fmt: skip
@@ -222,7 +234,7 @@ def test_white_box_takes_the_routes_that_say_something():
         "noisy": Defended(Noisy(), classifier()),
         "dropout": Defended(None, nn.Sequential(classifier(), Noisy())),
     }
-    everything = SETTINGS["white_box"] | {"routes": list(ROUTES)}
+    everything = replace(THREAT["white_box"], routes=list(ROUTES))
     found = THREATS["white_box"](modules, everything, FACTS)
     routes = {name: [attempt.route for attempt in found if attempt.of == name] for name in modules}
     assert routes == {
@@ -256,13 +268,13 @@ def test_eot_is_compulsory_before_a_random_defence_and_averages():
 
 
 def test_without_training_images_the_fitted_routes_are_left_out():
-    threats = {"white_box": SETTINGS["white_box"] | {"routes": ["exact", "learned", "affine"]}}
+    threats = {"white_box": replace(THREAT["white_box"], routes=["exact", "learned", "affine"])}
     assert {cell.route for cell in planned(threats=threats) if cell.source} == {"exact", "learned", "affine"}
     assert {cell.route for cell in planned(threats=threats, fit=None) if cell.source} == {"exact"}
 
 
 def transfer(sources=None) -> dict:
-    return {"transfer": {"name": "transfer", "routes": [], **OPTIONS, "sources": sources}}
+    return {"transfer": Threat("transfer", [], **OPTIONS, sources=sources)}
 
 
 def test_transfer_is_each_source_before_all_others():
@@ -278,13 +290,13 @@ def test_transfer_is_each_source_before_all_others():
     (only,) = THREATS["transfer"](modules, transfer(["ae"])["transfer"], FACTS)
     assert only.defended(modules) is modules["ae"]
     assert not THREATS["transfer"]({"none": modules["none"]}, transfer()["transfer"], FACTS)
-    with pytest.raises(ValueError, match=r"^threat.transfer.sources=s2s: not among the defences none, ae, adv"):
+    with pytest.raises(ValueError, match=r"^threat.transfer.sources=s2s: allowed are the defences none, ae, adv"):
         THREATS["transfer"](modules, transfer(["s2s"])["transfer"], FACTS)
 
 
 def test_transfer_shares_what_the_other_threats_craft():
     alone = {cell.key for cell in planned(threats=transfer()) if cell.source}
-    found = [cell for cell in planned(threats=SETTINGS | transfer()) if cell.source]
+    found = [cell for cell in planned(threats=THREAT | transfer()) if cell.source]
     threats = {tuple(dict.fromkeys(view[0] for view in cell.views)) for cell in found}
     # of ae by exact gradients all others judge too, so nobody leaves; by the identity only ae itself does
     assert threats == {("gray_box", "white_box", "transfer"), ("white_box", "transfer"), ("white_box",)}
@@ -306,7 +318,7 @@ def test_query_is_for_attacks_that_ask_for_answers_only(monkeypatch):
     asking.__signature__ = __import__("inspect").signature(pgd)
     asking.version, asking.norms, asking.minimal, asking.answers_only = 1, ("linf",), False, True
     monkeypatch.setitem(ATTACKS, "asking", asking)
-    threats = SETTINGS | {"query": {"name": "query", "routes": [], **OPTIONS}}
+    threats = THREAT | {"query": Threat("query", [])}
     found = [cell for cell in planned(attacks={"pgd": {}, "asking": {}}, threats=threats) if cell.source]
     asked = {cell.views[0][1]: cell for cell in found if cell.attack == "asking"}
     assert set(asked) == {"none", "ae", "adversarial"}
@@ -384,7 +396,7 @@ def test_what_a_route_is_made_of_is_in_its_key_and_in_no_other(route, option, fi
     modules = {"ae": defended(1, unpool="indices")}
 
     def by(option, fit):
-        threats = {"white_box": SETTINGS["white_box"] | {"routes": ["exact", "identity", route]} | option}
+        threats = {"white_box": replace(THREAT["white_box"], routes=["exact", "identity", route], **option)}
         return {cell.route: cell.key for cell in planned(modules, threats=threats, fit=fit) if cell.source}
 
     before, after = by({}, FIT), by(option, fit)
@@ -446,16 +458,16 @@ def test_the_label_of_an_attack_is_not_in_the_key():
             {"name": "pgd", "targets": "nxt"},
             "attack.mine.targets=nxt (did you mean 'next'?): allowed are next, random, least_likely",
         ),
-        ({"name": "cw"}, "attack.mine: knows l2, and budgets has none of them; add budgets.l2=[]"),
+        ({"name": "cw"}, "attack.mine: supports l2, and budgets has none of them; add budgets.l2=[]"),
         (
             {"name": "pgd", "stepz": 3},
             "attack.mine.stepz (did you mean 'steps'?): pgd has no such option; allowed are steps, ",
         ),
         ({"name": "pgd", "eps": 0.3}, "attack.mine.eps: radii are given as budgets, such as budgets.linf=[8/255]"),
         ({"name": "pgd", "loss": "ce"}, "attack.mine.loss=ce: allowed are cross_entropy, "),
-        ({"name": "pgd", "steps": 0}, "attack.mine: pgd refuses its options: steps=0: at least 1"),
-        ({"name": "pgd", "steps": "many"}, "attack.mine: pgd refuses its options: "),
-        ({"name": "pgd", "sparsity": 2.0}, "attack.mine: pgd refuses its options: sparsity=2.0"),
+        ({"name": "pgd", "steps": 0}, "attack.mine: invalid options of pgd: steps=0: at least 1"),
+        ({"name": "pgd", "steps": "many"}, "attack.mine: invalid options of pgd: "),
+        ({"name": "pgd", "sparsity": 2.0}, "attack.mine: invalid options of pgd: sparsity=2.0"),
     ],
 )
 def test_bad_attacks_are_one_line_before_anything_runs(attack, line):
@@ -469,12 +481,12 @@ def test_unknown_threats_routes_and_norms_that_an_attack_does_not_know():
     with pytest.raises(
         ValueError, match=r"threat.mine.name=grey_box \(did you mean 'gray_box'\?\): allowed are gray_box, white_box"
     ):
-        planned(threats={"mine": {"name": "grey_box", "routes": []}})
+        planned(threats={"mine": Threat("grey_box", [])})
     with pytest.raises(
         ValueError, match=r"threat.mine.routes=exat \(did you mean 'exact'\?\): allowed are exact, identity"
     ):
-        planned(threats={"mine": SETTINGS["white_box"] | {"routes": ["exat"]}})
-    with pytest.raises(ValueError, match=r"attack.fgsm: knows linf, l2, and budgets has none of them; add budg"):
+        planned(threats={"mine": replace(THREAT["white_box"], routes=["exat"])})
+    with pytest.raises(ValueError, match=r"attack.fgsm: supports linf, l2, and budgets has none of them; add budg"):
         planned(attacks={"fgsm": {}}, budgets={"l1": [1.0], "l2": []})
     assert {cell.norm for cell in planned(attacks={"pgd": {}, "fgsm": {}}, budgets={"l1": [1.0], "linf": [0.1]})
             if cell.attack == "fgsm"} == {"linf"}  # fmt: skip

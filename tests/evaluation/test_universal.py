@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,12 +13,13 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
-from s2snet import checks
+from s2snet.audit import checks
 from s2snet.evaluation import fitted
+from s2snet.evaluation.cells import PlannedAttack
 from s2snet.evaluation.forecast import forecast
-from s2snet.evaluation.run import plan
+from s2snet.evaluation.plan import plan
 
-UNIVERSAL = {"universal": white_box("exact", "identity")["white_box"] | {"name": "universal"}}
+UNIVERSAL = {"universal": replace(white_box("exact", "identity")["white_box"], name="universal")}
 GIVEN = {"threats": UNIVERSAL, "attacks": {"uap": {"steps": 20}}, "budgets": {"linf": [0.2], "l2": [1.0]}}
 
 
@@ -103,7 +105,7 @@ def test_a_step_asks_about_64_training_images_and_an_epoch_about_all(seed, monke
 
     (cell,) = (cell for cell in plan(job(**{**GIVEN, "budgets": {"linf": [0.2]}, "defences": [defence("none")]},
                seeds=[seed])).cells if cell.universal)  # fmt: skip
-    monkeypatch.setattr(fitted, "attack_of", lambda cell: (spy, {}))
+    monkeypatch.setattr(fitted, "attack_of", lambda cell: PlannedAttack("uap", spy, {}))
     fitted.perturbation(cell, train, torch.device("cpu"))
     assert [len(places) for places in asked] == [64, 64, 22]
     order = list(itertools.chain(*asked))
@@ -187,11 +189,14 @@ def test_one_that_cannot_be_made_is_a_failed_cell_and_not_robust():
     [
         ({"train": None}, "threat.universal: needs training images, and there are none; leave it out of threat=[...]"),
         ({"train": unlabelled()}, "threat.universal: 3 of 40 training images have no label"),
-        ({"attacks": {"pgd": {}, "uap": {}}}, "attack.pgd: none of the threats here takes it; add white_box to threat"),
+        ({"attacks": {"pgd": {}, "uap": {}}}, "attack.pgd: no chosen threat uses this attack; add white_box to threat"),
         ({"attacks": {"uap": {"targets": "next"}}}, "attack.uap.targets: uap has no such option"),
-        ({"threats": white_box()}, "attack.uap: none of the threats here takes it; add universal to threat=[...]"),
-        ({"threats": white_box() | UNIVERSAL, "attacks": {"fgsm": {}}}, "threat.universal: takes none of the attacks"),
-        ({"budgets": {"l1": [1.0]}}, "attack.uap: knows linf, l2, and budgets has none of them"),
+        ({"threats": white_box()}, "attack.uap: no chosen threat uses this attack; add universal to threat=[...]"),
+        (
+            {"threats": white_box() | UNIVERSAL, "attacks": {"fgsm": {}}},
+            "threat.universal: uses none of the chosen attacks",
+        ),
+        ({"budgets": {"l1": [1.0]}}, "attack.uap: supports linf, l2, and budgets has none of them"),
     ],
 )
 def test_what_cannot_be_is_one_line(changed, line):
@@ -213,7 +218,9 @@ def test_rows_say_what_the_untouched_defence_answers(done):
 def test_the_plan_counts_surrogates_and_perturbations_and_cuts_no_figure():
     def printed(width):
         console = Console(file=io.StringIO(), width=width)
-        forecast(job(**{**GIVEN, "threats": {"universal": {**UNIVERSAL["universal"], "routes": ["learned"]}}}), console)
+        forecast(
+            job(**{**GIVEN, "threats": {"universal": replace(UNIVERSAL["universal"], routes=["learned"])}}), console
+        )
         return console.file.getvalue()
 
     text = printed(120)

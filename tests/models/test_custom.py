@@ -1,4 +1,4 @@
-"""A user's own classifier: what a target may be, what is said of a bad one, and whose code a weights file may run."""
+"""A user's own classifier: valid and invalid targets, and the code that a weights file may run."""
 
 import sys
 from pathlib import Path
@@ -61,8 +61,8 @@ def test_a_target_of_the_working_folder_is_built_with_its_options(package):
         ("None", "write my_package.my_module:function"),
         ("OWN", "write my_package.my_module:function"),
         ("../OWN:Net", "write my_package.my_module:function"),
-        ("no_such_package.nets:Net", "no module no_such_package here or among the installed"),
-        ("OWN.nets:Net", "no module OWN.nets here or among the installed"),
+        ("no_such_package.nets:Net", "no module no_such_package, here or installed"),
+        ("OWN.nets:Net", "no module OWN.nets, here or installed"),
         (
             "broken_OWN:Net",
             "broken_OWN cannot be imported (ModuleNotFoundError: No module named 'nothing_of_this_name')",
@@ -97,11 +97,11 @@ def test_an_option_that_the_function_lacks_is_one_line(package):
 def test_answers_that_are_no_logits_are_one_line(package):
     images = torch.rand(3, 1, 8, 8)
     module = build("custom", target=f"{package}:Net", classes=7).eval()
-    with pytest.raises(ValueError, match=r"answers 3 images with \(3, 10\) in eval mode; wanted are logits \(3, 7\)"):
+    with pytest.raises(ValueError, match=r"wrong shape in eval mode: expected logits \(3, 7\), got \(3, 10\)$"):
         module(images)
     module = build("custom", target=f"{package}:Tuple")
     assert module.eval()(images).shape == (3, 10)
-    with pytest.raises(ValueError, match="with tuple in training mode"):
+    with pytest.raises(ValueError, match=r"wrong shape in training mode: expected logits \(3, 10\), got tuple$"):
         module.train()(images)
 
 

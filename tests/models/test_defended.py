@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from s2snet.models import AUTOENCODERS, CLASSIFIERS, MODULES, Defended, Identity, build, freeze
+from s2snet.models import AUTOENCODERS, CLASSIFIERS, MODULES, PURIFIERS, Defended, Identity, build, freeze
 
 SMALL = {
     "segnet": {"channels": 1, "widths": [2, 4], "convs": [1, 1], "mean": [0.5], "std": [0.5]},
@@ -13,6 +13,11 @@ SMALL = {
     "timm": {"arch": "resnet10t", "classes": 10},
     "neutralised_per_input": {"classifier": {"name": "small_cnn", "widths": [4]}},
     "custom": {"target": "torch.nn:AdaptiveAvgPool2d", "options": {"output_size": 1}},
+}
+SOFT = {  # options with which a purifier has choices to soften
+    "segnet": {"unpool": "indices"},
+    "segnet_small": {"unpool": "indices"},
+    "neutralised": {"classes": 10, "classifier": {"name": "small_cnn", "widths": [4]}},
 }
 
 
@@ -48,6 +53,38 @@ def test_purifiers_keep_the_shape(name, size):
     images = torch.rand(2, 1, size, size)
     with torch.no_grad():
         assert small(name)(images).shape == images.shape
+
+
+def leaves(code) -> list:
+    """Everything in a code that is no tuple."""
+    return [leaf for part in code for leaf in leaves(part)] if isinstance(code, tuple) else [code]
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_autoencoders_can_be_trained_in_two_stages(name):
+    """What s2snet/models/__init__.py asks of them."""
+    module, images = small(name), torch.rand(2, 1, 16, 16)
+    code = module.encode(images)
+    assert torch.equal(module.decode(code), module(images))
+    tensors = [leaf for leaf in leaves(code) if isinstance(leaf, torch.Tensor)]
+    assert tensors and all(len(tensor) == 2 for tensor in tensors)
+    halves = [*module.encoder.parameters(), *module.decoder.parameters()]
+    assert {id(parameter) for parameter in module.parameters()} == {id(parameter) for parameter in halves}
+    if hasattr(module, "pack"):
+        assert torch.equal(module.decode(module.unpack(module.pack(code))), module(images))
+    freeze(module.train().encoder)
+    module(images).square().sum().backward()
+    assert all(parameter.grad is None for parameter in module.encoder.parameters())
+    assert any(parameter.grad.any() for parameter in module.decoder.parameters())
+
+
+@pytest.mark.parametrize("name", PURIFIERS)
+def test_soft_purifiers_give_the_same_images(name):
+    """What s2snet/models/__init__.py asks of `softens` and `soft`."""
+    module, images = small(name, **SOFT.get(name, {})), torch.rand(2, 1, 32, 32)
+    assert getattr(module, "softens", False) == hasattr(module, "soft")
+    if hasattr(module, "soft"):
+        assert torch.equal(module.soft(images, 0.1), module(images))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from s2snet.models import build, load_published, timm_weights, torchvision_weigh
 from s2snet.models.folded import folded
 from s2snet.store import weights
 
-torchvision_cpu.mend()
+torchvision_cpu.patch()
 from torchvision import models as torchvision  # noqa: E402
 
 REAL = Path(os.environ.get("S2SNET_DATA", "nowhere"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from s2snet.evaluation.engine import deterministic
+from s2snet.evaluation.plan import deterministic
 from s2snet.models import Defended, build
 from s2snet.models.fills import FILLS, inpaint
 from s2snet.models.folded import folded
@@ -160,7 +160,7 @@ def test_the_copy_for_crafting_answers_alike():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_sizes_are_one_line(kind):
-    with pytest.raises(ValueError, match=r"was made for images of 1 x 12 x 12; these are 1 x 16 x 16$"):
+    with pytest.raises(ValueError, match=r"expected images of 1 x 12 x 12, got 1 x 16 x 16$"):
         KINDS[kind]()(torch.rand(2, 1, 16, 16))
 
 
@@ -169,10 +169,14 @@ def test_other_sizes_are_one_line(kind):
     [
         ("neutralised", {"fill": "inpain"}, r"fill=.*inpain"),
         ("neutralised", {"width": 0}, "width=0"),
-        ("neutralised", {"classes": 3}, "classes=3: masks per class need the classifier"),
-        ("neutralised_per_input", {"classifier": {"name": "segnet"}}, "'segnet' is not one of"),
-        ("neutralised_per_input", {"classifier": CLASSIFIER, "q_attack": 1.0}, "q_attack=1.0: a share"),
-        ("neutralised_per_input", {"classifier": CLASSIFIER, "starts": 0}, "starts=0: at least 1"),
+        ("neutralised", {"classes": 3}, "classes=3 and no classifier: masks per class need both"),
+        (
+            "neutralised_per_input",
+            {"classifier": {"name": "segnet"}},
+            r"classifier.name=segnet.*: allowed are small_cnn",
+        ),
+        ("neutralised_per_input", {"classifier": CLASSIFIER, "q_attack": 1.0}, "q_attack=1.0: expected a share"),
+        ("neutralised_per_input", {"classifier": CLASSIFIER, "starts": 0}, "starts=0: expected at least 1"),
     ],
 )
 def test_bad_options_are_one_line(name, options, line):

@@ -129,10 +129,10 @@ def test_too_small_a_side_is_one_line(size):
     "options, line",
     [
         ({"unpool": "index"}, "unpool='index': allowed are indices, nearest, learned"),
-        ({"widths": (4, 4), "convs": (1,)}, r"widths=\[4, 4\] and convs=\[1\] must be of one length, at least 1"),
-        ({"widths": (), "convs": ()}, "must be of one length, at least 1"),
-        ({"mean": (0.5, 0.5)}, r"mean=\[0.5, 0.5\] has 2 values for 3 channels"),
-        ({"std": (0.5, 0.0, 0.5)}, "every value must be above 0"),
+        ({"widths": (4, 4), "convs": (1,)}, r"widths=\[4, 4\] and convs=\[1\] must have the same length, at least 1"),
+        ({"widths": (), "convs": ()}, "must have the same length, at least 1"),
+        ({"mean": (0.5, 0.5)}, r"mean=\[0.5, 0.5\] has 2 values; expected one, or as many as channels, 3 "),
+        ({"std": (0.5, 0.0, 0.5)}, "expected values above 0"),
     ],
 )
 def test_bad_options_are_one_line(options, line):

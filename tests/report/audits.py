@@ -1,22 +1,22 @@
-"""An audit.json as s2snet.checks.write leaves it, made up: every verdict there is, on the defences of result_folder."""
+"""A made-up audit.json, as s2snet.audit.checks.write writes it: every verdict, on the defences of result_folder."""
 
 import json
 from pathlib import Path
 
 CHECKS = {
     "ball_and_box": "Every adversarial image lies within its radius.",
-    "label_alignment": "Labels and classes are in step.",
+    "label_alignment": "Labels and classes are in the same order.",
     "zero_gradients": "The margin has a gradient at every image.",
-    "noise": "Random points of the ball find nothing that the attacks miss.",
+    "noise": "Random noise fools no image that the attacks miss.",
     "minimal_vs_budget": "Minimal attacks and budget attacks agree.",
-    "eps_one": "Without a limit nothing stays right.",
+    "eps_one": "Without a limit on the perturbation no image stays correct.",
 }
 FINDINGS = [  # check, defence, verdict, evidence, part, remedy
     ("zero_gradients", "s2snet", "fail", "zero on 100% of 32 points", "purifier", "take routes that see around it."),
     ("label_alignment", "", "warn", "labels of cat fit cat", "data", "bring them into one order."),
-    ("noise", "s2snet", "warn", "1 of 64 images fall to noise only", "defence", "look at gradients first."),
+    ("noise", "s2snet", "warn", "1 of 64 images is fooled by noise only", "defence", "look at gradients first."),
     ("zero_gradients", "none", "pass", "zero on 0% of 32 points", "defence", "take routes that see around it."),
-    ("noise", "none", "pass", "0 of 64 images fall to noise only", "defence", "look at gradients first."),
+    ("noise", "none", "pass", "0 of 64 images are fooled by noise only", "defence", "look at gradients first."),
     ("ball_and_box", "", "pass", "all 960 rows are within their radius", "attack", "fix the projection."),
     ("minimal_vs_budget", "none", "not applicable", "needs 200 images", "", "more steps."),
 ]
@@ -24,7 +24,7 @@ VERDICTS = {"none": "WARN(1)", "autoencoder": "WARN(1)", "s2snet": "FAIL(1)", "a
 
 
 def audited(folder: Path, audit: str = "quick", findings: list[tuple] = FINDINGS, **verdicts: str) -> Path:
-    """Writes audit.json into a result folder, which is returned."""
+    """Write audit.json into a result folder and return the folder."""
     names = ("check", "defence", "verdict", "evidence", "part", "remedy")
     content = {
         "audit": audit,

@@ -1,4 +1,4 @@
-"""A headless Chromium over its DevTools pipe: real clicks and keys, console, requests, screenshots."""
+"""Drive a headless Chromium over its DevTools pipe: clicks, keys, console, requests and screenshots."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ PATIENCE_S = 30
 
 
 class Page:
-    """One page of one browser. As a context manager, so that the browser ends with it."""
+    """A page in a browser of its own, which the context manager ends."""
 
     def __init__(self, path: Path, profile: Path, width: int = 1280, height: int = 900, dark: bool = False):
         read_commands, self.commands = os.pipe()
@@ -73,7 +73,7 @@ class Page:
         os.close(self.answers)
 
     def send(self, method: str, **parameters) -> dict:
-        """The result of one DevTools command; events that come before it are noted."""
+        """Return the result of a DevTools command; events received before it are noted."""
         self.number += 1
         message = {"id": self.number, "method": method, "params": parameters}
         if self.session:
@@ -89,10 +89,10 @@ class Page:
             self.note(answer)
 
     def receive(self, deadline: float) -> dict:
-        """The next message."""
+        """Return the next message."""
         while b"\0" not in self.rest:
             if not select.select([self.answers], [], [], max(0, deadline - time.monotonic()))[0]:
-                raise TimeoutError("Chromium does not answer")
+                raise TimeoutError("Chromium does not respond")
             chunk = os.read(self.answers, 1 << 16)
             if not chunk:
                 raise RuntimeError("Chromium ended")
@@ -101,26 +101,26 @@ class Page:
         return json.loads(message)
 
     def note(self, event: dict) -> None:
-        """Keeps what a quiet page must not have."""
-        method, given = event.get("method"), event.get("params", {})
+        """Record errors, warnings and requests."""
+        method, parameters = event.get("method"), event.get("params", {})
         if method == "Runtime.exceptionThrown":
-            self.problems.append(json.dumps(given["exceptionDetails"]))
-        elif method == "Runtime.consoleAPICalled" and given["type"] in ("error", "warning", "assert"):
-            self.problems.append(json.dumps(given["args"]))
-        elif method == "Log.entryAdded" and given["entry"]["level"] in ("error", "warning"):
-            self.problems.append(given["entry"]["text"])
+            self.problems.append(json.dumps(parameters["exceptionDetails"]))
+        elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
+            self.problems.append(json.dumps(parameters["args"]))
+        elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
+            self.problems.append(parameters["entry"]["text"])
         elif method == "Network.requestWillBeSent":
-            self.requests.append(given["request"]["url"])
+            self.requests.append(parameters["request"]["url"])
 
     def value(self, expression: str):
-        """What a script expression gives."""
+        """Evaluate a JavaScript expression and return its value."""
         answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(json.dumps(answer["exceptionDetails"]))
         return answer["result"].get("value")
 
     def until(self, expression: str) -> None:
-        """Waits for an expression to become true."""
+        """Wait until an expression is true."""
         deadline = time.monotonic() + PATIENCE_S
         while not self.value(expression):
             if time.monotonic() > deadline:
@@ -128,7 +128,7 @@ class Page:
             time.sleep(0.05)
 
     def click(self, selector: str) -> None:
-        """A mouse click in the middle of an element, which must be what lies there."""
+        """Click the centre of an element, which must not be covered."""
         place = self.value(
             f"""(() => {{ const e = document.querySelector({json.dumps(selector)});
                 e.scrollIntoView({{block: "center", behavior: "instant"}});
@@ -142,15 +142,15 @@ class Page:
             self.send("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
 
     def type(self, text: str) -> None:
-        """Text into the focused element."""
+        """Type text into the focused element."""
         self.send("Input.insertText", text=text)
 
     def key(self, name: str, code: int) -> None:
-        """One key, down and up."""
+        """Press and release a key."""
         for kind in ("rawKeyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code)
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
-        """The page as a PNG."""
+        """Save the page as a PNG."""
         picture = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(picture["data"]))

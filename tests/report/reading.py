@@ -1,4 +1,4 @@
-"""A page as its reader gets it: what it would fetch, its ids and its text; and a text that no page may obey."""
+"""Parse pages: the addresses they fetch, their ids and text. EVIL is a text that pages must not execute."""
 
 from html.parser import HTMLParser
 
@@ -6,7 +6,7 @@ EVIL = "<script>window.evil = true</script>"
 
 
 class Reader(HTMLParser):
-    """Collects what a page would fetch, its elements' ids, and its text."""
+    """Collects the addresses a page fetches, its tags, the ids of its elements, and its text."""
 
     def __init__(self, html: str):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A synthetic result folder, consistent in itself: rows, cells, table and sample images of one evaluation."""
+"""Write a synthetic, consistent result folder: rows, cells, table and sample images of one evaluation."""
 
 import hashlib
 import json
@@ -13,24 +13,24 @@ from s2snet.evaluation import measures
 from s2snet.evaluation.schema import CLEAN, CURVE_COLUMNS, MEASURE_COLUMNS, ROW_SCHEMA, SCHEMA_VERSION, SORT_ORDER
 from s2snet.evaluation.scores import Scores, write_table
 
-DEFENCES = {  # name: title, has a purifier, how hard it is to fool in the gray box and when known
+DEFENCES = {  # name: title, has a purifier, robustness in the gray box and in the white box
     "none": ("Undefended classifier", False, 5, 5),
     "autoencoder": ("Plain autoencoder", True, 9, 5),
     "s2snet": ("S2SNet", True, 40, 6),
     "adversarial": ("Adversarially trained", False, 40, 17),
 }
 BUDGETS = {"linf": [2 / 255, 4 / 255, 8 / 255, 16 / 255, 25.5 / 255], "l2": [0.5, 1.0, 2.0]}
-L2_IN_LINF = 12 / 255  # an L2 radius of 1 harms as this Linf radius does
+L2_IN_LINF = 12 / 255  # the Linf radius with the same effect as an L2 radius of 1
 STRENGTH = {"fgsm": 0.8, "bim": 1.0, "pgd": 1.1}
 
 
 def fingerprint(name: str) -> str:
-    """What stands for a judge of that name."""
+    """Return a fingerprint for the judge with this name."""
     return hashlib.sha256(name.encode()).hexdigest()
 
 
 def pictures(count: int, size: int, channels: int, random: np.random.Generator) -> np.ndarray:
-    """Smooth blobs, float32 [count, channels, size, size] in [0, 1]."""
+    """Return smooth blobs, float32 [count, channels, size, size] in [0, 1]."""
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size), indexing="ij"))
     centres = random.uniform(0.25, 0.75, (count, channels, 2, 2)) * size
     squared = ((grid[None, None, None] - centres[..., None, None]) ** 2).sum(axis=3)
@@ -38,17 +38,17 @@ def pictures(count: int, size: int, channels: int, random: np.random.Generator) 
 
 
 def plan(attacks: dict, budgets: dict, failing: str | None) -> list[dict]:
-    """The cells, in the shape of run.json's; those whose "threat route attack" is `failing` failed."""
+    """Return the cells as in run.json; those whose "threat route attack" is `failing` have failed."""
     cells = []
     for norm, eps_list in budgets.items():
         for eps in eps_list:
             for attack in attacks:
-                wanted = [("gray_box", "none", "exact", list(DEFENCES))]
+                attempts = [("gray_box", "none", "exact", list(DEFENCES))]
                 for name, (_, has_purifier, _, _) in DEFENCES.items():
-                    wanted += [
+                    attempts += [
                         ("white_box", name, route, [name]) for route in ("exact", "identity")[: 1 + has_purifier]
                     ]
-                for threat, source, route, judges in wanted:
+                for threat, source, route, judges in attempts:
                     failed = f"{threat} {route} {attack}" == failing
                     cells.append(
                         {
@@ -81,20 +81,20 @@ def make(
     failing: str | None = "white_box identity bim",
     seed: int = 0,
 ) -> Path:
-    """Writes what an evaluation leaves (run.json, rows, table, measures, curves, samples) into `folder`, returned."""
+    """Write run.json, rows, table, measures, curves and samples into `folder`, as an evaluation does; return it."""
     random = np.random.default_rng(seed)
     classes = classes or [str(digit) for digit in range(10)]
     attacks, budgets = attacks or STRENGTH, budgets or BUDGETS
     cells = plan(attacks, budgets, failing)
     labels = random.integers(0, len(classes), images)
-    hardness = random.uniform(0, 1, images)  # the same image is hard for everybody
+    hardness = random.uniform(0, 1, images)  # the same for all defences
     keep = np.sort(random.choice(images, kept, replace=False))
     clean = pictures(kept, size, channels, random)
     samples = {"image": keep.astype(np.int64), "clean": clean}
     columns: dict[str, list] = {name: [] for name in ROW_SCHEMA.names}
 
     def judged(cell: dict, defence: str, halving: float) -> None:
-        """Appends a row per image: right where the image is easier than the radius is large."""
+        """Append a row per image, correct if its hardness exceeds the effective radius."""
         eps = cell["budget"] * (L2_IN_LINF if cell["norm"] == "l2" else 1)
         strength = attacks.get(cell["attack"], 0.0)
         right = (hardness**2 * 4 * halving / 255 > eps * strength) & (hardness > 0.015)
@@ -149,7 +149,7 @@ def make(
                 name,
                 gray if cell["threat"] == "gray_box" else known * (1.5 if cell["route"] == "identity" else 1),
             )
-            if has_purifier:  # reaches a little outside [0, 1], as purifiers do
+            if has_purifier:  # slightly outside [0, 1], as for real purifiers
                 purified = 0.95 * adversarial + 0.05 * sign
                 samples[f"purified/{cell['crafted']}/{fingerprint(name)}"] = purified.astype(np.float32)
 
@@ -173,7 +173,7 @@ def make(
             {
                 "name": name,
                 "title": title,
-                "about": f"{title}, made up for a test of the report.",
+                "about": f"{title}, generated for a test of the report.",
                 "weights": [f"runs/digits/{name}/weights.safetensors"],
                 "judge": fingerprint(name),
                 "has_purifier": has_purifier,

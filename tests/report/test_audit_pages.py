@@ -1,4 +1,4 @@
-"""The audit in report.html, in audit.html and on the terminal: what audit.json holds is shown, all of it, as text."""
+"""The audit in report.html, in audit.html and on the terminal: all of audit.json is shown, and as text."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from result_folder import DEFENCES, make
 
 from s2snet.report import findings, write_report
 from s2snet.report.audit_page import write_audit
-from s2snet.report.terminal import audited as lines_of
+from s2snet.report.terminal import audit_lines as lines_of
 from s2snet.report.terminal import print_audit
 
 PAGES = ("report.html", "audit.html")
@@ -68,7 +68,7 @@ def test_a_row_a_check_and_a_column_a_defence(folder):
         assert CHECKS[check] in said
         if verdict in ("fail", "warn"):
             assert evidence in said and f"points at the {part}" in said and remedy[1:] in said
-    assert "1 check passed" in said and "2 had nothing to look at here" in said
+    assert "1 check passed" in said and "2 did not apply" in said
     assert "zero on 0%" not in said  # a pass is one line
 
 
@@ -100,7 +100,7 @@ def test_the_page_for_a_reviewer_has_every_finding_and_what_was_audited(folder):
     said = text((folder / "audit.html").read_text())
     for check, _, _, evidence, _, _ in FINDINGS:
         assert check in said and CHECKS[check] in said and evidence in said
-    assert said.index("zero_gradients") < said.index("eps_one") < said.index("ball_and_box")  # doubts, unasked, passes
+    assert said.index("zero_gradients") < said.index("eps_one") < said.index("ball_and_box")  # doubts, skipped, passed
     run = json.loads((folder / "run.json").read_text())
     for defence in run["defences"]:
         assert defence["title"] in said and defence["judge"][:16] in said and defence["weights"][0] in said

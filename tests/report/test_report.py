@@ -1,4 +1,4 @@
-"""The report: what it says follows from the table, nothing in it is obeyed or fetched, and the page works."""
+"""Test the report: its text follows from the table, it runs and fetches nothing foreign, and the page works."""
 
 import json
 import re
@@ -17,15 +17,15 @@ from s2snet.evaluation.scores import headline, read_table
 from s2snet.report import write_report
 from s2snet.report.explorer import fewer
 from s2snet.report.figures import curves
-from s2snet.report.verdict import BROKEN, HOLDS, NO_GAIN, UNKNOWN, reference, sentences, state, summary
-from s2snet.report.words import budget_text, percent, title_of
+from s2snet.report.formatting import budget_text, percent, title_of
+from s2snet.report.verdict import BROKEN, HOLDS, NO_GAIN, UNKNOWN, sentences, state, summary
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A result folder with its report, shared by the tests that only read."""
+    """A result folder with its report, for tests that only read."""
     folder = make(tmp_path_factory.mktemp("results") / "digits")
     write_report(folder)
     return folder
@@ -37,11 +37,14 @@ def html(folder):
 
 
 def line(accuracy: float | None, low: float = 0.0, high: float = 1.0, status: str = "done") -> dict:
-    """A line of the table as far as a verdict looks at it."""
+    """Return a line of the table with the columns that a verdict uses."""
     return {"accuracy": accuracy, "low": low, "high": high, "status": status}
 
 
-# ------------------------------------------------------------------ words
+SMALL = {"images": 30, "kept": 2, "attacks": {"pgd": 1.0}}  # of make: enough where the number of cells does not matter
+
+
+# ------------------------------------------------------------------ formatting
 
 
 @pytest.mark.parametrize(
@@ -57,11 +60,11 @@ def line(accuracy: float | None, low: float = 0.0, high: float = 1.0, status: st
         (0.0, "", ""),
     ],
 )
-def test_budgets_are_written_in_255ths_where_that_is_exact(budget, norm, text):
+def test_budgets_are_written_in_255ths_if_that_is_exact(budget, norm, text):
     assert budget_text(budget, norm) == text
 
 
-def test_a_share_that_is_not_whole_is_not_written_so():
+def test_only_exact_shares_are_written_as_0_or_100():
     assert [percent(share, unit=False) for share in (1.0, 0.9999, 0.3141, 0.0001, 0.0)] == [
         "100.0",
         ">99.9",
@@ -80,7 +83,7 @@ def test_unknown_names_have_a_title():
 
 def test_a_broken_defence_is_called_broken():
     at = ("linf", 8 / 255)
-    speaking = {
+    headlines = {
         ("none", CLEAN, "", 0.0): line(0.99),
         ("good", CLEAN, "", 0.0): line(0.95),
         ("none", WORST_CASE, *at): line(0.2, 0.15, 0.25),
@@ -90,13 +93,13 @@ def test_a_broken_defence_is_called_broken():
         ("lost", WORST_CASE, *at): line(None, status="failed: x"),
     }
     names = ("good", "same", "gone", "lost")
-    assert [state(speaking, name, *at, 100) for name in names] == [HOLDS, NO_GAIN, BROKEN, UNKNOWN]
-    assert state(speaking, "good", *at, 2) == HOLDS
-    assert state({**speaking, ("good", WORST_CASE, *at): line(0.5)}, "good", *at, 2) == BROKEN  # a coin does it
-    assert summary(speaking, "gone", 100) == [(BROKEN, "Broken at every budget.")]
-    assert summary(speaking, "good", 100)[0][1].endswith("at every budget.")
-    speaking["good", WORST_CASE, *at]["status"] = "incomplete: x"
-    assert summary(speaking, "good", 100)[0][1].endswith("as far as it was measured.")
+    assert [state(headlines, name, *at, 100) for name in names] == [HOLDS, NO_GAIN, BROKEN, UNKNOWN]
+    assert state(headlines, "good", *at, 2) == HOLDS
+    assert state({**headlines, ("good", WORST_CASE, *at): line(0.5)}, "good", *at, 2) == BROKEN  # a coin does it
+    assert summary(headlines, "gone", 100) == [(BROKEN, "Broken at every budget.")]
+    assert summary(headlines, "good", 100)[0][1].endswith("at every budget.")
+    headlines["good", WORST_CASE, *at]["status"] = "incomplete: x"
+    assert summary(headlines, "good", 100)[0][1].endswith("as far as it was measured.")
 
 
 def test_the_sentence_follows_from_the_numbers():
@@ -106,48 +109,41 @@ def test_the_sentence_follows_from_the_numbers():
         {"name": "s2snet", "title": "S2SNet", "has_purifier": True},
         {"name": "other", "title": "Other"},
     ]
-    speaking = {
+    headlines = {
         ("s2snet", "gray_box", *at): line(0.978),
         ("s2snet", "white_box", *at): line(0.314),
         ("s2snet", WORST_CASE, *at): line(0.314),
         ("other", WORST_CASE, *at): line(0.5, status="incomplete: x"),
         ("none", WORST_CASE, *at): line(0.0),
     }
-    assert sentences(speaking, defences) == [
+    assert sentences(headlines, defences) == [
         "At L∞\u00a08/255, S2SNet keeps 97.8\u00a0% when the attacker does not know it "
         "and 31.4\u00a0% when the attacker does.",
         "Best in its worst case: Other, at most 50.0\u00a0%.",
     ]
-    speaking["s2snet", WORST_CASE, *at] = line(0.3)
-    assert "and 30.0\u00a0% in the worst case." in sentences(speaking, defences)[0]
+    headlines["s2snet", WORST_CASE, *at] = line(0.3)
+    assert "and 30.0\u00a0% in the worst case." in sentences(headlines, defences)[0]
     assert "Nothing was attacked" in sentences({("none", CLEAN, "", 0.0): line(1.0)}, defences)[0]
-
-
-def test_the_reference_budget_is_the_usual_one_or_the_middle():
-    usual = [("linf", 2 / 255), ("linf", 8 / 255), ("linf", 16 / 255), ("l2", 0.5)]
-    assert reference(usual) == ("linf", 8 / 255)
-    assert reference([("l2", 0.5), ("l2", 1.0), ("l2", 2.0)]) == ("l2", 1.0)
-    assert reference([]) is None
 
 
 # ------------------------------------------------------------------ figures
 
 
 def test_curves_draw_the_tables_numbers(folder):
-    speaking = headline(read_table(folder / "table.csv"))
+    headlines = headline(read_table(folder / "table.csv"))
     axes = Figure().add_subplot()
-    curves.draw(speaking, axes, "linf", WORST_CASE, {"none": "Bare $x", "s2snet": "S2SNet"}, {"none": 0, "s2snet": 1})
+    curves.draw(headlines, axes, "linf", WORST_CASE, {"none": "Bare $x", "s2snet": "S2SNet"}, {"none": 0, "s2snet": 1})
     for drawn, name in zip(axes.lines, ("none", "s2snet"), strict=True):
         for budget, accuracy in zip(*drawn.get_data(), strict=True):
             key = (name, WORST_CASE, "linf", budget) if budget else (name, CLEAN, "", 0.0)
-            assert accuracy == pytest.approx(100 * speaking[key]["accuracy"])
+            assert accuracy == pytest.approx(100 * headlines[key]["accuracy"])
     assert [text.get_text() for text in axes.texts if text.get_text()] == ["Bare $x", "S2SNet"]
 
 
 def test_a_failed_point_is_left_out_of_a_curve():
     axes = Figure().add_subplot()
-    speaking = {("a", "t", "l2", 1.0): line(None), ("a", "t", "l2", 2.0): line(0.5)}
-    curves.draw(speaking, axes, "l2", "t", {"a": "A", "b": "B"}, {"a": 1, "b": 2})
+    headlines = {("a", "t", "l2", 1.0): line(None), ("a", "t", "l2", 2.0): line(0.5)}
+    curves.draw(headlines, axes, "l2", "t", {"a": "A", "b": "B"}, {"a": 1, "b": 2})
     assert axes.lines[0].get_xdata().tolist() == [2.0]
 
 
@@ -166,13 +162,14 @@ def test_the_page_has_every_line_and_every_defence(folder, html):
     assert len(re.findall(r'<tr class="failed', html)) == sum(line["accuracy"] is None for line in lines) > 0
 
 
-def test_the_same_result_gives_the_same_bytes(folder, tmp_path):
-    again = make(tmp_path / "digits")
-    write_report(again)
-    made = sorted(path.relative_to(again) for path in [again / "report.html", *again.glob("figures/*.svg")])
-    assert len(made) == 9
-    for name in made:
-        assert (again / name).read_bytes() == (folder / name).read_bytes(), name
+def test_the_same_result_gives_the_same_bytes(tmp_path):
+    first, second = (make(tmp_path / name / "digits", **SMALL) for name in ("first", "second"))
+    for folder in (first, second):
+        write_report(folder)
+    files = sorted(path.relative_to(first) for path in [first / "report.html", *first.glob("figures/*.svg")])
+    assert len(files) == 9
+    for name in files:
+        assert (second / name).read_bytes() == (first / name).read_bytes(), name
 
 
 def test_the_page_fetches_nothing(html):
@@ -192,21 +189,22 @@ def test_the_page_stays_light(folder):
 
 
 def test_names_and_notes_are_shown_and_not_obeyed(tmp_path):
-    folder = make(tmp_path / "evil", images=30, kept=2, classes=[EVIL, "</script>" + EVIL, "c&a"], notes=[EVIL])
+    classes = [EVIL, "</script>" + EVIL, "c&a"]
+    folder = make(tmp_path / "evil", **SMALL, budgets={"linf": [8 / 255]}, classes=classes, notes=[EVIL])
     run = json.loads((folder / "run.json").read_text())
     run["name"] = run["command"] = EVIL
     run["defences"][1] |= {"title": EVIL, "about": EVIL}
     run["defences"].append({"name": "never judged"})
     (folder / "run.json").write_text(json.dumps(run))
     html = write_report(folder).read_text(encoding="utf-8")
-    assert html.count("<script") == 2  # the data and ours
+    assert html.count("<script") == 2  # the data and the page's own
     assert "<script>window" not in html
     assert EVIL in "".join(Reader(html).text)
     assert EVIL not in (folder / "figures" / f"curves-linf-{WORST_CASE}.svg").read_text()
 
 
 def test_a_result_without_attacks_or_images_has_a_page(tmp_path):
-    folder = make(tmp_path / "bare", attacks={"pgd": 1.0}, budgets={"l2": [0.5]})
+    folder = make(tmp_path / "bare", **SMALL, budgets={"l2": [0.5]})
     (folder / "samples.safetensors").unlink()
     html = write_report(folder).read_text(encoding="utf-8")
     assert "No images were kept" in html
@@ -236,7 +234,7 @@ def test_colour_images_and_large_ones(tmp_path):
 
 
 def test_the_report_knows_no_torch():
-    code = "import sys, s2snet.report; assert 'torch' not in sys.modules, 'torch came along'"
+    code = "import sys, s2snet.report; assert 'torch' not in sys.modules, 'torch was imported'"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -249,13 +247,13 @@ def page(folder, tmp_path):
         page.until("document.getElementById('explorer').dataset.shown")
         yield page
         assert page.problems == []
-        # The data: addresses are the images that are inside the page.
+        # data: addresses are the inline images.
         fetched = [url for url in page.requests if not url.startswith("data:")]
         assert fetched == [(folder / "report.html").resolve().as_uri()]
 
 
 def visible(page: Page, column: int) -> list[str]:
-    """A column's texts over the lines that are shown."""
+    """Return the texts of a column in the visible rows."""
     return page.value(
         f"[...document.querySelectorAll('#lines tbody tr')].filter(r => r.offsetHeight)"
         f".map(r => r.cells[{column}].dataset.v ?? r.cells[{column}].textContent)"
@@ -373,7 +371,7 @@ def test_no_page_scrolls_sideways(folder, tmp_path, width):
 
 @needs_chromium
 def test_a_script_in_a_class_name_does_not_run(tmp_path):
-    folder = make(tmp_path / "evil", images=30, kept=2, classes=[EVIL, "</script>" + EVIL], notes=[EVIL])
+    folder = make(tmp_path / "evil", **SMALL, classes=[EVIL, "</script>" + EVIL], notes=[EVIL])
     path = write_report(folder)
     with Page(path, tmp_path / "profile") as page:
         page.until("document.getElementById('explorer').dataset.shown")

@@ -16,7 +16,7 @@ from s2snet.models.vgg16 import LAYERS
 from s2snet.store import networks, paths, weights
 from s2snet.training.from_config import _build
 
-torchvision_cpu.mend()
+torchvision_cpu.patch()
 from torchvision import models as torchvision  # noqa: E402
 
 REAL = os.environ.get("S2SNET_DATA", "nowhere")
@@ -177,7 +177,7 @@ def test_stage_1_begins_with_vgg16s_convolutions(capfd):
 @pytest.mark.parametrize(
     "words, line",
     [
-        ([], "VGG16 does not go into this encoder: 0 of 4 tensors fit; of another shape: conv11"),
+        ([], "VGG16 does not fit this encoder: 0 of 4 tensors fit; of another shape: conv11"),
         (["autoencoder.widths=[64,128,256,512,512]", "autoencoder.convs=[2,2,3,3,3]"],
          "24 of 26 tensors fit; missing: conv53.weight, conv53.bias"),
     ],

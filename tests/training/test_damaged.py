@@ -120,7 +120,7 @@ def test_an_evaluation_refuses_them_before_anything_is_crafted(torn, runs, tmp_p
     with pytest.raises(ValueError) as error:
         evaluate(*base, "data.test_every=1")
     line = str(error.value)
-    assert line.startswith("3 of 200 test images damaged; mend or remove them: ") and "\n" not in line
+    assert line.startswith("3 of 200 test images are damaged; fix or remove them: ") and "\n" not in line
     assert all(str(name.relative_to(torn[0])) in line for name in torn[1])
     assert not os.path.exists("out")
     test = load(root).test

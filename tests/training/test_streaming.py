@@ -11,7 +11,7 @@ from tiny import evaluate, forked, kill_self, train
 
 from s2snet import data
 from s2snet.config.recipe import Recipe
-from s2snet.data.files import middle
+from s2snet.data.image_files import middle
 from s2snet.store import weights
 from s2snet.training import streaming
 from s2snet.training.stage import Stage
@@ -357,7 +357,7 @@ def test_training_samples_without_a_label_are_rejected_where_it_counts(folder, t
 def test_a_run_without_a_length_ends_before_it_begins(folder):
     Path("run").mkdir()
     Path("run/weights.safetensors").write_text("an earlier one")
-    with pytest.raises(ValueError, match=r"^data.epoch_images is needed to train"):
+    with pytest.raises(ValueError, match=r"^data.epoch_images is required for training"):
         train(*words(folder, "data.epoch_images=null", "output=run", "overwrite=true"))
     assert Path("run/weights.safetensors").read_text() == "an earlier one"
 

@@ -1,1 +1,1 @@
-"""study=directions: directions and subspaces (arXiv 1807.04200). It begins in study.py."""
+"""study=directions: directions and subspaces (arXiv 1807.04200)."""

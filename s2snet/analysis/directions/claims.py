@@ -1,17 +1,15 @@
-"""What the study of directions claims, and how its rows decide it. Intervals are of 95 %."""
+"""The claims of study=directions, from its rows. Intervals are of 95 %."""
 
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Claim
+from s2snet.analysis.claim import FAILS, HOLDS, UNDECIDED, Claim, above, below, exceeds
 from s2snet.analysis.intervals import Estimate, mean, median, share, spearman
-from s2snet.analysis.rules import above, apart, below
 
 PAPER = "Jetley, Lord, Torr, arXiv 1807.04200"
-ZERO = 1e-4  # a gradient that turns by less than this share of itself does so by rounding
-ONE = 0.1  # of the curvature: a larger residual says that the directions are no eigenvectors
+ZERO = 1e-4  # a gradient that turns by less than this share of its length does so by rounding
+ONE = 0.1  # of the curvature: with a larger residual the directions are no eigenvectors
 KINKS = (
     "the network's gradient jumps at kinks within the step, so that the difference along v is not linear in v; "
     "directions are sorted by c. study.directions.smoothing and more samples help"
@@ -20,39 +18,39 @@ Rows = list[dict[str, Any]]
 
 
 def curved(turns: list[float]) -> Claim:
-    """Whether there is curvature at all, toward every class; `turns` are MeanHessian.turn's."""
+    """Return the claim that there is curvature at all, toward every class; `turns` are those of MeanHessian.turn."""
     least, most = (100 * turn for turn in (min(turns), max(turns)))
-    found = f"over one step in a random direction the gradient turns by {least:.2g} to {most:.2g} % of its length"
+    evidence = f"over one step in a random direction the gradient turns by {least:.2g} to {most:.2g} % of its length"
     zero = min(turns) < ZERO
     if zero:
-        found = f"the Hessian is zero: {found}, which is rounding; there are no second-order directions"
+        evidence = f"the Hessian is zero: {evidence}, which is rounding; there are no second-order directions"
     return Claim(
         "curved",
         "The classifier's scores are curved at the size of the step that measures them.",
         "ours",
-        f"{found} (n = {len(turns)} classes)",
+        f"{evidence} (n = {len(turns)} classes)",
         FAILS if zero else HOLDS,
     )
 
 
-def one_matrix(classes: list[dict[str, Tensor]]) -> Claim:
-    rest = [float(r / abs(c)) for pairs in classes for r, c in zip(pairs["residual"], pairs["curvature"], strict=True)]
-    stretch = [float(e / c) for pairs in classes for e, c in zip(pairs["eigenvalues"], pairs["curvature"], strict=True)]
-    found = median(rest)
-    verdict = below(found, ONE)
+def one_matrix(rows: Rows) -> Claim:
+    """Return the claim that the directions are eigenvectors, from the table `pairs`."""
+    residual = median([row["residual"] / abs(row["curvature"]) for row in rows])
+    stretch = [row["eigenvalues"] / row["curvature"] for row in rows]
+    verdict = below(residual, ONE)
     return Claim(
         "one_matrix",
         "The directions are eigenvectors: at this step the differences of gradients act as one symmetric matrix.",
         "ours; the paper takes it for granted",
-        f"median of |Hv - cv| / |c|: {found.text()}; Lanczos' eigenvalue is {np.median(stretch):.2f} times the "
+        f"median of |Hv - cv| / |c|: {residual.text()}; Lanczos' eigenvalue is {np.median(stretch):.2f} times the "
         f"curvature c along its vector. Holds below {ONE:g}",
         verdict,
         "" if verdict == HOLDS else KINKS,
     )
 
 
-def of_traces(rows: Rows) -> list[Claim]:
-    """From the table `traces`."""
+def along_directions(rows: Rows) -> list[Claim]:
+    """Return the claims about scores and labels along directions, from the table `traces`."""
     ends = [row for row in rows if abs(row["s"]) > 0.99 * max(row["s"] for row in rows)]
     sides: dict[tuple, Rows] = {}
     for row in ends:
@@ -93,7 +91,7 @@ def of_traces(rows: Rows) -> list[Claim]:
             PAPER,
             f"mean |change| {reach}: {moves[signed].text()} against {moves['least',].text()}; "
             f"random {moves[control].text()}",
-            apart(moves[signed], moves["least",]),
+            exceeds(moves[signed], moves["least",]),
         ),
         Claim(
             "nothing",
@@ -107,7 +105,7 @@ def of_traces(rows: Rows) -> list[Claim]:
             "Directions are tied to classes: far along one more images share a label than along a random one.",
             f"{PAPER}; the aggregation is ours",
             f"share of the commonest label {reach}: {top[signed].text()} against {top[control].text()}",
-            apart(top[signed], top[control]),
+            exceeds(top[signed], top[control]),
         ),
         Claim(
             "own_class",
@@ -121,13 +119,13 @@ def of_traces(rows: Rows) -> list[Claim]:
             "Both ends of a direction have the same commonest label, more often than those of random directions.",
             f"{PAPER}; the aggregation is ours",
             f"{share(sum(same), len(same)).percent()} against {share(sum(by_chance), len(by_chance)).percent()}",
-            apart(share(sum(same), len(same)), share(sum(by_chance), len(by_chance))),
+            exceeds(share(sum(same), len(same)), share(sum(by_chance), len(by_chance))),
         ),
     ]  # fmt: skip
 
 
-def of_constants(rows: Rows) -> list[Claim]:
-    """From the table `constants`."""
+def constant_steps(rows: Rows) -> list[Claim]:
+    """Return the claim that directions are universal perturbations, from the table `constants`."""
 
     def rate(*kinds: str) -> Estimate:
         return mean([row["changed"] for row in rows if row["kind"] in kinds])
@@ -141,45 +139,49 @@ def of_constants(rows: Rows) -> list[Claim]:
             PAPER,
             f"labels changed: {ours.text(100, unit=' %')} against {control.text(100, unit=' %')}; "
             f"computed universal perturbations of the same length {real.text(100, unit=' %')}",
-            apart(ours, control),
+            exceeds(ours, control),
         )
     ]
 
 
-def of_components(rows: Rows, pairs: int) -> list[Claim]:
-    """From the table `components`, at the most dimensions that `pairs` directions of each class span."""
+def components(rows: Rows, pairs: int) -> list[Claim]:
+    """Return the claims about where perturbations lie, from the table `components`.
+
+    They are about the largest subspaces that `pairs` directions of each class span.
+    """
     claims = []
-    says = {
+    texts = {
         "universal": "Universal perturbations lie in the span of these directions more than in a random subspace.",
         "attack": "So do the perturbations of an attack that is free to go anywhere.",
     }
     largest = _most(rows, pairs)
-    for of, text in says.items():
-        found = {
+    for of, text in texts.items():
+        shares = {
             row["basis"]: Estimate(row["share"], row["low"], row["high"], row["n"])
             for row in rows
             if row["of"] == of and row["per_class"] == largest
         }
-        if not found:
+        if not shares:
             continue
         d = next(row["dimensions"] for row in rows if row["per_class"] == largest and row["basis"] == "most")
-        least = f"; least {found['least'].text()}" if "least" in found else ""
+        least = f"; least {shares['least'].text()}" if "least" in shares else ""
         claims.append(
             Claim(
                 f"{of}_within",
                 text,
                 PAPER,
-                f"share of length in {d} dimensions: {found['most'].text()} against {found['random'].text()}{least}",
-                apart(found["most"], found["random"]),
+                f"share of length in {d} dimensions: {shares['most'].text()} against {shares['random'].text()}{least}",
+                exceeds(shares["most"], shares["random"]),
             )
         )
     return claims
 
 
-def of_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: float) -> list[Claim]:
-    """From the table `subspaces`. Cheap is a length up to `cheap`, `budget` times the free perturbations' median.
+def in_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: float) -> list[Claim]:
+    """Return the claims about accuracy and attacks in subspaces, from the table `subspaces`.
 
-    The span of large curvature is that of up to `pairs` directions of each class.
+    An attack is cheap up to the length `cheap`, `budget` times the median of the free perturbations. The span of large
+    curvature is that of up to `pairs` directions of each class.
     """
     at = {(row["basis"], row["per_class"]): row for row in rows}
     largest = _most(rows, pairs)
@@ -198,40 +200,40 @@ def of_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: 
             f"{d} directions of large curvature carry the accuracy: more than as many random ones.",
             PAPER,
             f"{accuracy('most').percent()} against {accuracy('random').percent()}; whole images {clean.percent()}",
-            apart(accuracy("most"), accuracy("random")),
+            exceeds(accuracy("most"), accuracy("random")),
         ),
         Claim(
             "cheap",
             f"And they make attacks cheap: inside their span more images are fooled {near}, than inside a random one.",
             PAPER,
             f"{fooled('most').percent()} against {fooled('random').percent()}",
-            apart(fooled("most"), fooled("random")),
+            exceeds(fooled("most"), fooled("random")),
         ),
     ]
     if ("least", largest) in at:
-        says = {"carry": "accuracy", "cheap": "cheap attacks"}
+        names = {"carry": "accuracy", "cheap": "cheap attacks"}
         for name, value in (("carry", accuracy), ("cheap", fooled)):
             claims.append(
                 Claim(
                     f"least_{name}",
-                    f"Directions of small curvature give less {says[name]} than those of large curvature.",
+                    f"Directions of small curvature give less {names[name]} than those of large curvature.",
                     PAPER,
                     f"{value('least').percent()} against {value('most').percent()}",
-                    apart(value("most"), value("least")),
+                    exceeds(value("most"), value("least")),
                 )
             )
 
     first = max((count for basis, count in at if basis == "attacks" and ("random", count) in at), default=None)
     if first is not None:
         d = at["attacks", first]["dimensions"]
-        for name, says, value in (("carry", "more accuracy", accuracy), ("cheap", "cheaper attacks", fooled)):
+        for name, gain, value in (("carry", "more accuracy", accuracy), ("cheap", "cheaper attacks", fooled)):
             claims.append(
                 Claim(
                     f"first_order_{name}",
-                    f"{d} first-order directions, those of free perturbations, give {says} than as many random ones.",
+                    f"{d} first-order directions, those of free perturbations, give {gain} than as many random ones.",
                     PAPER,
                     f"{value('attacks', first).percent()} against {value('random', first).percent()}",
-                    apart(value("attacks", first), value("random", first)),
+                    exceeds(value("attacks", first), value("random", first)),
                 )
             )
     whole = max(row["per_class"] for row in rows)
@@ -243,7 +245,7 @@ def of_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: 
                 "than as many that begin with them.",
                 f"{PAPER}; ours is the number",
                 f"{accuracy('least', whole).percent()} against {accuracy('most', whole).percent()}",
-                apart(accuracy("most", whole), accuracy("least", whole)),
+                exceeds(accuracy("most", whole), accuracy("least", whole)),
             )
         )
 
@@ -270,7 +272,7 @@ def of_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: 
             "And that is more than what any growing subspace shows: in random ones they do not rise so.",
             "ours",
             f"rank correlation {most.text()} against {random.text()} in random subspaces",
-            UNDECIDED if np.isnan(most.value + random.value) else apart(most, random),
+            UNDECIDED if np.isnan(most.value + random.value) else exceeds(most, random),
         ),
         Claim(
             "coupled_across",
@@ -283,13 +285,13 @@ def of_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: 
 
 
 def _most(rows: Rows, pairs: int) -> int:
-    """The largest number of directions per class that is no more than `pairs`; else the smallest there is."""
+    """Return the largest number of directions per class that is at most `pairs`, or else the smallest."""
     counts = {row["per_class"] for row in rows}
     return max((count for count in counts if count <= pairs), default=min(counts))
 
 
 def _ranks(rows: Rows, column: str) -> np.ndarray:
-    """Each row's rank in a column, centred, ties at their mean."""
+    """Return each row's rank in a column, centred; ties have their mean rank."""
     values = np.array([row[column] for row in rows], dtype=float)
     ranks = [(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values]
     return np.array(ranks) - (len(rows) - 1) / 2

@@ -1,8 +1,8 @@
-"""Directions and subspaces (Jetley, Lord, Torr: arXiv 1807.04200): what a classifier uses is where it is attacked.
+"""Directions and subspaces (Jetley, Lord, Torr: arXiv 1807.04200): is a classifier attacked along what it uses?
 
-Per class the directions of largest mean curvature (curvature.py), joined into subspaces
-(bases.py); what scores, labels, accuracy and attacks do along and within them (measures.py), with
-random subspaces as control; and the projection onto one of them, left as a purifier.
+Per class, the directions of largest mean curvature are computed and joined into subspaces. Then scores, labels,
+accuracy and attacks are measured along and within them, with random subspaces as a control. The projection onto one of
+them is saved as a purifier.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,22 +14,21 @@ from torch import Tensor, nn
 
 from s2snet.analysis import intervals
 from s2snet.analysis.batched import logits, right
-from s2snet.analysis.bench import FAILS, Bench, Claim
-from s2snet.analysis.directions import claims as directions_claims
-from s2snet.analysis.directions.bases import BASES, at_random, joined, of_attacks, orthonormal, within
-from s2snet.analysis.directions.curvature import MeanHessian, eigenpairs, step_length, toward
-from s2snet.analysis.directions.measures import changed, confined, free, projector, traced_logits, universal
+from s2snet.analysis.bench import Bench
+from s2snet.analysis.claim import FAILS, Claim
+from s2snet.analysis.directions import claims, measures
+from s2snet.analysis.directions.measures import BASES, KINDS, Spans
 from s2snet.config.choices import choose
 from s2snet.models.folded import folded
 from s2snet.store import weights
 
-KINDS = ("first", "last", "least", "random")  # of the directions that are traced
+VERSION = 1
 POINTS = 9  # of a trace, from -reach to reach; the middle one is 0
 LINES = 12  # images in the figure of traces
 
 
 class Labelled(NamedTuple):
-    """Images [n, C, H, W] in [0, 1], their labels, the classifier's own, and their index in the data set."""
+    """Images [n, C, H, W] in [0, 1], their labels, the classifier's own predictions, and their indices."""
 
     images: Tensor
     labels: Tensor
@@ -37,12 +36,12 @@ class Labelled(NamedTuple):
     index: Tensor
 
     def spread(self, count: int) -> "Labelled":
-        """`count` of them, evenly spread."""
+        """Return `count` of them, evenly spread."""
         chosen = _evenly(len(self.images), count)
         return Labelled(*(part[chosen] for part in self))
 
 
-def directions(
+def run(
     bench: Bench,
     *,
     samples: int = 30,
@@ -69,70 +68,73 @@ def directions(
     purifier_basis: str = "least",
     purifier_share: float = 0.94,
 ) -> list[Claim]:
-    """Claims about the classifier of the defence `none`; the options are explained in conf/study/directions.yaml.
+    """Return claims about the classifier of the defence `none`; conf/study/directions.yaml explains the options.
 
-    Leaves the purifier of defence=[subspace]. Cost: some 15 k x 2 samples forwards and backwards per class for the
+    Saves the purifier of defence=[subspace]. Cost: about 15 k x 2 samples forwards and backwards per class for the
     curvature, and less than that for all the rest.
     """
     _check(k, bases, traced, purifier_basis, purifier_share)
-    model = bench.need("none").classifier
+    model = bench.defended("none").classifier
     train = _images(bench, model, "train", max(10 * samples * 4, images, perturbations, universals))
     test = _images(bench, model, "test", max(images, measured, attacked))
     counts = _per_class(dimensions, len(bench.classes), train.images[0].numel())
     few = test.spread(measured)
-    of = {"model": model, "seed": bench.seed, "train": train.images, "test": test.images}
+    facts: dict[str, Any] = {"model": model, "seed": bench.seed, "train": train.images, "test": test.images}
 
     options = {"samples": samples, "k": k, "steps": steps, "overshoot": overshoot, "inward": inward, "h": h}
     options |= {"strict": strict, "smoothing": smoothing, "tol": tol}
     classes = []
-    for c in bench.each(range(len(bench.classes)), "curvature toward each class"):
+    for c in bench.track(range(len(bench.classes)), "curvature toward each class"):
         make = partial(_class_pairs, model, train, c, bench.seed, **options)
-        classes.append(bench.tensors(f"class-{c}", make, **of, **options, target=c))
-    curved = directions_claims.curved([float(pairs["turn"]) for pairs in classes])
+        classes.append(bench.tensors(f"class-{c}", make, **facts, **options, target=c))
+    curved = claims.curved([float(pairs["turn"]) for pairs in classes])
     if curved.verdict == FAILS:
         return [curved]
     fewest = min(len(pairs["curvature"]) for pairs in classes)
     if fewest < traced:
         raise ValueError(
-            f"study=directions: Lanczos found {fewest} of k={k} pairs to tol={tol:g} and traced={traced} takes as "
+            f"study=directions: Lanczos found {fewest} of k={k} pairs to tol={tol:g}, and traced={traced} needs as "
             "many; a larger study.directions.tol finds more"
         )
-    bench.rows("pairs", lambda: _pair_rows(classes), classes=classes)
+    pairs = bench.rows("pairs", lambda: _pair_rows(classes), classes=classes)
 
     more = train.spread(perturbations)
-    freely = bench.tensors(
+    free = bench.tensors(
         "free",
-        lambda: {"train": free(model, more.images, more.own), "test": free(model, few.images, few.own)},
-        **of, counts=[perturbations, measured],
+        lambda: {
+            "train": measures.free_perturbations(model, more.images, more.own),
+            "test": measures.free_perturbations(model, few.images, few.own),
+        },
+        **facts, counts=[perturbations, measured],
     )  # fmt: skip
-    spans = Spans(classes, freely["train"], bench.seed)
-    of |= {"classes": classes, "free": freely}
+    spans = Spans(classes, free["train"], bench.seed)
+    facts |= {"classes": classes, "free": free}
 
     way = {"count": traced, "reach": reach}
-    traces = bench.rows("traces", lambda: _trace_rows(model, few, spans, **way), **of, **way, n=measured)
-    bench.rows("lines", lambda: _line_rows(model, few.spread(LINES), spans, reach), **of, reach=reach, n=measured)
+    traces = bench.rows("traces", lambda: _trace_rows(model, few, spans, **way), **facts, **way, n=measured)
+    bench.rows("lines", lambda: _line_rows(model, few.spread(LINES), spans, reach), **facts, reach=reach, n=measured)
 
     size = {"size": universal_size * train.images[0].numel() ** 0.5, "count": universals}
     shifts = bench.tensors(
-        "universals", lambda: _universals(model, train.spread(images), **size), **of, **size, n=images
+        "universals", lambda: _universals(model, train.spread(images), **size), **facts, **size, n=images
     )
     constants = bench.rows(
         "constants",
         lambda: _constant_rows(model, few, spans, shifts["shifts"], size["size"], traced),
-        **of, **size, traced=traced, n=measured,
+        **facts, **size, traced=traced, n=measured,
     )  # fmt: skip
 
-    found = []
-    cheap = budget * float(freely["test"].flatten(1).norm(dim=1).median())
-    seen = {"cheap": cheap, "steps": confined_steps, "images": images, "attacked": attacked}
-    for how in bases:
-        for count in bench.each([n for n in counts if spans.has(how, n)], f"subspaces of {how}"):
-            make = partial(_subspace_rows, model, train, test, spans, how, count, **seen)
-            found += bench.rows("subspaces", make, **of, **seen, how=how, count=count)
-    parts = bench.rows(
+    subspaces = []
+    cheap = budget * float(free["test"].flatten(1).norm(dim=1).median())
+    limits = {"cheap": cheap, "steps": confined_steps, "images": images, "attacked": attacked}
+    for basis in bases:
+        for count in bench.track([n for n in counts if spans.has(basis, n)], f"subspaces of {basis}"):
+            make = partial(_subspace_rows, model, train, test, spans, basis, count, **limits)
+            subspaces += bench.rows("subspaces", make, **facts, **limits, how=basis, count=count)
+    components = bench.rows(
         "components",
-        lambda: _component_rows(spans, bases, counts, freely["test"], shifts["shifts"]),
-        **of, bases=list(bases), counts=counts, shifts=shifts,
+        lambda: _component_rows(spans, bases, counts, free["test"], shifts["shifts"]),
+        **facts, bases=list(bases), counts=counts, shifts=shifts,
     )  # fmt: skip
 
     pixels = train.images[0].numel()
@@ -142,91 +144,43 @@ def directions(
             f"study.directions.purifier_share={purifier_share:g}: basis {purifier_basis} has fewer than "
             f"{kept * len(classes)} directions; most, least and random have all"
         )
-    purifier = projector(spans.basis(purifier_basis, kept), train.images)
-    bench.leave("subspace", purifier, classifier=weights.fingerprint(model), basis=purifier_basis)
-    _pictures(bench, spans, few, purifier, shifts["shifts"])
+    purifier = measures.projection(spans.basis(purifier_basis, kept), train.images)
+    bench.save_purifier("subspace", purifier, classifier=weights.fingerprint(model), basis=purifier_basis)
+    _add_pictures(bench, spans, few, purifier, shifts["shifts"])
     whole = test.spread(images)
     clean = intervals.share(int((whole.own == whole.labels).sum()), len(whole.own))
     return [
         curved,
-        directions_claims.one_matrix(classes),
-        *directions_claims.of_traces(traces),
-        *directions_claims.of_constants(constants),
-        *directions_claims.of_components(parts, spans.pairs),
-        *directions_claims.of_subspaces(found, spans.pairs, clean, cheap, budget),
+        claims.one_matrix(pairs),
+        *claims.along_directions(traces),
+        *claims.constant_steps(constants),
+        *claims.components(components, spans.pairs),
+        *claims.in_subspaces(subspaces, spans.pairs, clean, cheap, budget),
     ]
 
 
-directions.version = 1
-
-
-class Spans:
-    """The subspaces by name and number of directions per class, made of pairs, perturbations and draws.
-
-    The paper has all n - 1 pairs of a class. With fewer, the rest of the space stands for what they leave: random
-    directions orthogonal to every pair of every class, along which no class's curvature is among its k largest. They
-    come last in `most` and first in `least`.
-    """
-
-    def __init__(self, classes: list[dict[str, Tensor]], perturbations: Tensor, seed: int):
-        self.classes = [{name: tensor.cpu() for name, tensor in pairs.items()} for pairs in classes]
-        self.count, n = len(classes), len(classes[0]["vectors"])
-        self.pairs = min(len(pairs["curvature"]) for pairs in classes)
-        every = orthonormal(torch.cat([pairs["vectors"] for pairs in self.classes], dim=1))
-        self.rest = at_random(n, n - every.shape[1], seed + 1, beside=every)
-        self.random = at_random(n, n, seed)
-        self.attacks, self.singular = of_attacks(perturbations.cpu())
-
-    def has(self, how: str, count: int) -> bool:
-        """Whether there are so many per class."""
-        if how == "attacks":
-            return count * self.count <= self.attacks.shape[1]
-        return how in ("most", "least", "random") or count <= self.pairs
-
-    def vectors(self, how: str, count: int) -> Tensor:
-        """The directions [n, count * classes]: `count` of each class, or as many in all where they have no class."""
-        if how in ("random", "attacks"):
-            return getattr(self, how)[:, : count * self.count]
-        if how in ("most", "least"):
-            paired = joined(self.classes, how, self.pairs)
-            parts = [paired, self.rest] if how == "most" else [self.rest, paired]
-            return torch.cat(parts, dim=1)[:, : count * self.count]
-        return joined(self.classes, how, count)
-
-    def basis(self, how: str, count: int) -> Tensor:
-        """Their orthonormal basis, float64."""
-        return orthonormal(self.vectors(how, count))
-
-    def each(self, count: int) -> Iterator[tuple[str, int, int, Tensor]]:
-        """(kind, class, rank, unit direction [n]) of those that are traced."""
-        for kind in KINDS:
-            vectors = self.vectors(kind, count)
-            for column, vector in enumerate(vectors.T):
-                yield kind, column % self.count, column // self.count, vector
-
-
 def _check(k: int, bases: Sequence[str], traced: int, basis: str, share: float) -> None:
-    """ValueError, in one line, for options that do not go together."""
-    for how in (*bases, basis):
-        choose("study.directions.bases", how, BASES)
+    """ValueError, in one line, for options that exclude each other."""
+    for name in (*bases, basis):
+        choose("study.directions.bases", name, BASES)
     if not 1 <= traced <= k:
         raise ValueError(f"study.directions.traced={traced}: from 1 to k={k}")
     if not 0 < share <= 1:
         raise ValueError(f"study.directions.purifier_share={share}: above 0, and at most 1")
-    for how in ("most", "random"):
-        if how not in bases:
-            raise ValueError(f"study.directions.bases={list(bases)}: the claims need {how} among them")
+    for name in ("most", "random"):
+        if name not in bases:
+            raise ValueError(f"study.directions.bases={list(bases)}: the claims need {name} among them")
 
 
 def _per_class(dimensions: Sequence[int], classes: int, pixels: int) -> list[int]:
-    """Directions per class of subspaces of about so many dimensions: at least one, and no more than fit."""
+    """Return the directions per class of subspaces of about these dimensions: at least one, at most as many as fit."""
     if not dimensions or min(dimensions) < 1:
         raise ValueError(f"study.directions.dimensions={list(dimensions)}: some numbers above 0")
     return sorted({min(max(1, d // classes), pixels // classes) for d in dimensions})
 
 
 def _evenly(total: int, count: int) -> Tensor:
-    """`count` places of `total` (all where there are fewer), evenly spread: data sets may be sorted by class."""
+    """Return `count` evenly spread positions among `total`, or all if there are fewer: data may be sorted by class."""
     return torch.linspace(0, total - 1, min(count, total)).long()
 
 
@@ -243,12 +197,14 @@ def _images(bench: Bench, model: nn.Module, split: str, count: int) -> Labelled:
 def _class_pairs(
     model: nn.Module, train: Labelled, target: int, seed: int, samples: int, k: int, **options: Any
 ) -> dict[str, Tensor]:
-    """Pairs of one class (eigenpairs), how far the gradient turns, and how many points there are."""
+    """Return the eigenpairs of one class, how far the gradient turns, and the number of points."""
     draw = torch.Generator().manual_seed(seed * 1000 + target)
     order = torch.randperm(len(train.images), generator=draw).to(train.own.device)
     order = order[train.own[order] != target][: 10 * samples]
-    how = {name: options[name] for name in ("steps", "overshoot")}
-    start, r, labels = toward(model, train.images[order], train.own[order], target, count=samples, **how)
+    deepfool = {name: options[name] for name in ("steps", "overshoot")}
+    start, r, labels = measures.reach_class(
+        model, train.images[order], train.own[order], target, count=samples, **deepfool
+    )
     if len(start) < 2:
         raise ValueError(
             f"study=directions: DeepFool reached class {target} from {len(start)} of {len(order)} training images; "
@@ -256,14 +212,14 @@ def _class_pairs(
         )
     points = start + options["inward"] * r
     noise = torch.randn(points.shape, generator=draw).to(points)
-    h = options["h"] or step_length(train.images)
+    h = options["h"] or measures.step_length(train.images)
     fast = folded(model, points[:2])
-    hessian = MeanHessian(fast, points + options["smoothing"] * noise, labels, target, h, options["strict"])
+    hessian = measures.MeanHessian(fast, points + options["smoothing"] * noise, labels, target, h, options["strict"])
     turn = hessian.turn(seed)
     facts = {"turn": torch.tensor(turn), "points": torch.tensor(len(points)), "h": torch.tensor(h)}
-    if turn < directions_claims.ZERO:
+    if turn < claims.ZERO:
         return facts
-    return facts | eigenpairs(hessian, k, options["tol"], seed)
+    return facts | measures.eigenpairs(hessian, k, options["tol"], seed)
 
 
 def _pair_rows(classes: list[dict[str, Tensor]]) -> Iterator[dict[str, Any]]:
@@ -274,14 +230,14 @@ def _pair_rows(classes: list[dict[str, Tensor]]) -> Iterator[dict[str, Any]]:
 
 
 def _trace_rows(model: nn.Module, few: Labelled, spans: Spans, count: int, reach: float) -> Iterator[dict[str, Any]]:
-    """What all images do along a direction, a row per length s (root mean square over pixels)."""
+    """Yield what all images do along each direction, a row per length s (root mean square over pixels)."""
     sizes = torch.linspace(-reach, reach, POINTS)
-    for kind, c, rank, vector in spans.each(count):
-        answers = traced_logits(model, few.images, vector, sizes * len(vector) ** 0.5)
-        score, labels = answers[:, :, c], answers.argmax(dim=2)
+    for kind, c, rank, vector in spans.traced(count):
+        scores = measures.traced_logits(model, few.images, vector, sizes * len(vector) ** 0.5)
+        score, labels = scores[:, :, c], scores.argmax(dim=2)
         start = score[POINTS // 2]
         for place, s in enumerate(sizes.tolist()):
-            shares = torch.bincount(labels[place], minlength=answers.shape[2]) / len(few.images)
+            shares = torch.bincount(labels[place], minlength=scores.shape[2]) / len(few.images)
             bend = score[place] + score[POINTS - 1 - place] - 2 * start
             yield {
                 "kind": kind, "class": c, "rank": rank, "s": s,
@@ -291,47 +247,50 @@ def _trace_rows(model: nn.Module, few: Labelled, spans: Spans, count: int, reach
 
 
 def _line_rows(model: nn.Module, few: Labelled, spans: Spans, reach: float) -> Iterator[dict[str, Any]]:
-    """The score of class 0 along its first direction of each kind, a line per image."""
+    """Yield the score of class 0 along its first direction of each kind, for each image."""
     sizes = torch.linspace(-reach, reach, 4 * POINTS - 3)
     for kind in KINDS:
         vector = spans.vectors(kind, 1)[:, 0]
-        scores = traced_logits(model, few.images, vector, sizes * len(vector) ** 0.5)[:, :, 0]
+        scores = measures.traced_logits(model, few.images, vector, sizes * len(vector) ** 0.5)[:, :, 0]
         for image, line in zip(few.index.tolist(), scores.T, strict=True):
             for s, score in zip(sizes.tolist(), line.tolist(), strict=True):
                 yield {"kind": kind, "image": image, "s": s, "score": score}
 
 
 def _universals(model: nn.Module, train: Labelled, size: float, count: int) -> dict[str, Tensor]:
-    """`count` universal perturbations [count, C, H, W], the j-th from every count-th training image from j on."""
+    """Return universal perturbations [count, C, H, W], the j-th from every count-th training image from j on."""
     parts = [(train.images[j::count], train.own[j::count]) for j in range(count)]
-    return {"shifts": torch.stack([universal(model, images, own, size) for images, own in parts])}
+    shifts = [measures.universal_perturbation(model, images, own, size) for images, own in parts]
+    return {"shifts": torch.stack(shifts)}
 
 
 def _constant_rows(
     model: nn.Module, few: Labelled, spans: Spans, shifts: Tensor, size: float, count: int
 ) -> Iterator[dict[str, Any]]:
-    """The share of labels that a constant shift of one length changes: the better sign of a direction; universals."""
-    for kind, c, rank, vector in spans.each(count):
-        share = max(changed(model, few.images, few.own, sign * size * vector).double().mean() for sign in (1, -1))
+    """Yield the share of labels that a constant shift changes: along directions, of the better sign; universal ones."""
+    for kind, c, rank, vector in spans.traced(count):
+        share = max(
+            measures.label_changes(model, few.images, few.own, sign * size * vector).double().mean() for sign in (1, -1)
+        )
         yield {"kind": kind, "class": c, "rank": rank, "changed": share, "n": len(few.images)}
     for number, shift in enumerate(shifts):
-        share = changed(model, few.images, few.own, shift).double().mean()
+        share = measures.label_changes(model, few.images, few.own, shift).double().mean()
         yield {"kind": "universal", "class": None, "rank": number, "changed": share, "n": len(few.images)}
 
 
 def _subspace_rows(
-    model: nn.Module, train: Labelled, test: Labelled, spans: Spans, how: str, count: int,
+    model: nn.Module, train: Labelled, test: Labelled, spans: Spans, name: str, count: int,
     cheap: float, steps: int, images: int, attacked: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Accuracy of what a subspace keeps of images, and how far DeepFool has to go inside it: one row."""
-    basis = spans.basis(how, count)
-    purifier = projector(basis, train.images)
-    row: dict[str, Any] = {"basis": how, "per_class": count, "dimensions": basis.shape[1]}
-    for name, part in (("train", train.spread(images)), ("test", test.spread(images))):
+    """Return one row: the accuracy on what a subspace keeps of images, and how far DeepFool has to go inside it."""
+    basis = spans.basis(name, count)
+    purifier = measures.projection(basis, train.images)
+    row: dict[str, Any] = {"basis": name, "per_class": count, "dimensions": basis.shape[1]}
+    for split, part in (("train", train.spread(images)), ("test", test.spread(images))):
         kept = right(model, torch.cat([purifier(some) for some in part.images.split(256)]), part.labels)
-        row |= {f"{name}_right": int(kept.sum()), f"{name}_n": len(kept), f"{name}_accuracy": kept.double().mean()}
+        row |= {f"{split}_right": int(kept.sum()), f"{split}_n": len(kept), f"{split}_accuracy": kept.double().mean()}
     few = test.spread(attacked)
-    length = confined(model, few.images, few.own, basis, steps)
+    length = measures.confined_lengths(model, few.images, few.own, basis, steps)
     median = float(length.median())
     row |= {"cheap": int((length <= cheap).sum()), "reached": int(length.isfinite().sum()), "attacked": len(length)}
     return [row | {"median_length": median if median < float("inf") else None}]
@@ -340,37 +299,37 @@ def _subspace_rows(
 def _component_rows(
     spans: Spans, bases: Sequence[str], counts: Sequence[int], r: Tensor, shifts: Tensor
 ) -> Iterator[dict[str, Any]]:
-    """The share of length that free perturbations and universal ones have in each subspace: means with intervals."""
-    for how in bases:
-        for count in (n for n in counts if spans.has(how, n)):
-            basis = spans.basis(how, count)
-            for what, vectors in (("attack", r), ("universal", shifts)):
-                parts = within(basis, vectors.cpu()[vectors.cpu().flatten(1).norm(dim=1) > 0])
+    """Yield the mean share of length that free and universal perturbations have in each subspace."""
+    for name in bases:
+        for count in (n for n in counts if spans.has(name, n)):
+            basis = spans.basis(name, count)
+            for kind, vectors in (("attack", r), ("universal", shifts)):
+                parts = measures.share_within(basis, vectors.cpu()[vectors.cpu().flatten(1).norm(dim=1) > 0])
                 if not len(parts):
                     continue
                 mean = intervals.mean(parts)
-                row = {"of": what, "basis": how, "per_class": count, "dimensions": basis.shape[1]}
+                row = {"of": kind, "basis": name, "per_class": count, "dimensions": basis.shape[1]}
                 yield row | {"share": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
 
 
-def _pictures(bench: Bench, spans: Spans, few: Labelled, purifier: nn.Module, shifts: Tensor) -> None:
+def _add_pictures(bench: Bench, spans: Spans, few: Labelled, purifier: nn.Module, shifts: Tensor) -> None:
     shape = few.images.shape[1:]
     shown = bench.classes[:10]
     rows = [
         spans.vectors(kind, 1)[:, : len(shown)].T.reshape(-1, *shape).float() for kind in ("first", "last", "least")
     ]
-    bench.grid(
+    bench.add_grid(
         "directions", torch.stack(rows), ["most convex", "most concave", "least"], shown,
         "One direction of each class", "The score of the column's class bends most, and least, along these.",
         signed=("most convex", "most concave", "least"),
     )  # fmt: skip
     images = few.images[:10]
     kept = purifier(images).clamp(0, 1)
-    bench.grid(
+    bench.add_grid(
         "kept", torch.stack([images, kept]), ["image", "kept"], [bench.classes[c] for c in few.labels[:10].tolist()],
         f"What the purifier's {purifier.basis.shape[1]} dimensions keep",
     )  # fmt: skip
-    bench.grid(
+    bench.add_grid(
         "universals", shifts[None], ["universal"], [str(number) for number in range(len(shifts))],
         "Universal perturbations", "Each from another part of the training images.", signed=("universal",),
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""study=gradients: what purifiers do to input gradients (arXiv 1803.07994). It begins in study.py."""
+"""study=gradients: what purifiers do to input gradients (arXiv 1803.07994)."""

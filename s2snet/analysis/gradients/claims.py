@@ -1,15 +1,14 @@
-"""The claims of study=gradients, from its tables alone: what each says, the rule that decides it, what was found."""
+"""The claims of study=gradients, from its tables alone, and the rules that decide them."""
 
 from typing import Any
 
-from s2snet.analysis.bench import FAILS, HOLDS, Claim
+from s2snet.analysis.claim import FAILS, HOLDS, Claim, above, all_of, below, exceeds
 from s2snet.analysis.intervals import Estimate
-from s2snet.analysis.rules import above, all_of, apart, below
 
 PAPER = "arXiv 1803.07994, abstract; the measure is ours"
 NEGLIGIBLE = 0.05  # a share, or a difference of shares, that explains nothing
 SAME = 0.95  # a cosine of one gradient computed in two precisions
-ELSEWHERE = 0.5  # a cosine: more than 60 degrees apart
+ELSEWHERE = 0.5  # a cosine: an angle of more than 60 degrees
 UNKNOWN = (
     "the paper's measure is not known, and its images (ImageNet) and networks are others. Where a loss at the label is "
     "differentiated, the gradient depends on the label by definition."
@@ -17,24 +16,25 @@ UNKNOWN = (
 Tables = dict[str, list[dict[str, Any]]]
 
 
-def claims(tables: Tables) -> list[Claim]:
-    """All claims; those of the index maps where they were looked at."""
-    found = Found(tables)
+def all_claims(tables: Tables) -> list[Claim]:
+    """Return all claims; those about index maps if there are tables about them."""
+    estimates = Estimates(tables)
     objectives = list(dict.fromkeys(row["objective"] for row in tables["measures"]))
-    said = [*_parts(found, "loss_at_label"), *(_whole(found, objective, "s2snet") for objective in objectives)]
-    said += [_nothing_left(found, objective) for objective in ("loss_at_label", "fixed_logit")]
-    said += [_tuning(found, objective) for objective in ("loss_at_label", "fixed_logit")]
-    if "unpool_indices" in found.networks:
-        said += [_whole(found, objective, "unpool_indices") for objective in ("loss_at_label", "fixed_logit")]
+    claims = [*_parts(estimates, "loss_at_label")]
+    claims += [_whole(estimates, objective, "s2snet") for objective in objectives]
+    claims += [_nothing_left(estimates, objective) for objective in ("loss_at_label", "fixed_logit")]
+    claims += [_tuning(estimates, objective) for objective in ("loss_at_label", "fixed_logit")]
+    if "unpool_indices" in estimates.networks:
+        claims += [_whole(estimates, objective, "unpool_indices") for objective in ("loss_at_label", "fixed_logit")]
     if "bits" in tables:
-        said += [*_capacity(tables), _donor(tables), _indices_alone(tables)]
+        claims += [*_capacity(tables), _donor(tables), _indices_alone(tables)]
     if {"nearest", "indices"} <= {row["unpool"] for row in tables.get("unpooling", [])}:
-        said.append(_reconstruction(tables))
-    return said
+        claims.append(_reconstruction(tables))
+    return claims
 
 
-class Found:
-    """The rows of `measures` and `changes` as estimates."""
+class Estimates:
+    """The rows of `measures` and `changes`, looked up by objective, network and measure."""
 
     def __init__(self, tables: Tables):
         self._values = {(r["objective"], r["network"], r["measure"]): _estimate(r) for r in tables["measures"]}
@@ -49,38 +49,41 @@ class Found:
     def change(self, objective: str, network: str, measure: str, since: str = "none") -> Estimate:
         return self._changes[objective, network, since, measure]
 
-    def told(self, objective: str, network: str, measure: str, share: bool = False) -> str:
-        """`0.31 (...) behind it, 0.62 (...) of the bare classifier; change -0.31 (...)`; a `share` in percent."""
+    def compared(self, objective: str, network: str, measure: str, share: bool = False) -> str:
+        """Return `0.31 (...) behind it, 0.62 (...) of the bare classifier; change -0.31 (...)`, shares in percent."""
         text, change = (Estimate.percent, Estimate.points) if share else (Estimate.text, Estimate.text)
         here, bare = self.value(objective, network, measure), self.value(objective, "none", measure)
-        changed = change(self.change(objective, network, measure))
-        return f"{text(here)} behind it, {text(bare)} of the bare classifier; change {changed}"
+        difference = change(self.change(objective, network, measure))
+        return f"{text(here)} behind it, {text(bare)} of the bare classifier; change {difference}"
 
 
 def _estimate(row: dict[str, Any]) -> Estimate:
     return Estimate(row["value"], row["low"], row["high"], row["n"])
 
 
-def cosine_falls(found: Found, objective: str, network: str) -> str:
-    return below(found.change(objective, network, "class_gap"))
+def cosine_falls(estimates: Estimates, objective: str, network: str) -> str:
+    return below(estimates.change(objective, network, "class_gap"))
 
 
-def probe_falls(found: Found, objective: str, network: str) -> str:
-    return below(found.change(objective, network, "probe"))
+def probe_falls(estimates: Estimates, objective: str, network: str) -> str:
+    return below(estimates.change(objective, network, "probe"))
 
 
-def edges_rise(found: Found, objective: str, network: str) -> str:
-    """With the image's own edges, and by more than with another image's: any centred picture correlates with others."""
-    changes = (found.change(objective, network, measure) for measure in ("edges", "edges_above_stranger"))
+def edges_rise(estimates: Estimates, objective: str, network: str) -> str:
+    """Return whether the correlation with the image's own edges rises, and by more than that with another image's.
+
+    Any two centred pictures correlate.
+    """
+    changes = (estimates.change(objective, network, measure) for measure in ("edges", "edges_above_stranger"))
     return all_of(*map(above, changes))
 
 
-def norms_explain_nothing(found: Found, objective: str, network: str) -> str:
-    """Hardly an image without a gradient, no more zeros than before, and float32 has the direction of float64."""
+def norms_explain_nothing(estimates: Estimates, objective: str, network: str) -> str:
+    """Return whether few images have no gradient, there are no more zeros, and float32 agrees with float64."""
     return all_of(
-        *(below(found.value(objective, name, "all_zero"), NEGLIGIBLE) for name in ("none", network)),
-        below(found.change(objective, network, "zeros"), NEGLIGIBLE),
-        above(found.value(objective, network, "float64"), SAME),
+        *(below(estimates.value(objective, name, "all_zero"), NEGLIGIBLE) for name in ("none", network)),
+        below(estimates.change(objective, network, "zeros"), NEGLIGIBLE),
+        above(estimates.value(objective, network, "float64"), SAME),
     )
 
 
@@ -88,20 +91,20 @@ def _because(verdict: str) -> str:
     return "" if verdict == HOLDS else UNKNOWN
 
 
-def _parts(found: Found, objective: str) -> list[Claim]:
-    """Each part of the rule for the S2SNet, and the measures that are not part of it."""
+def _parts(estimates: Estimates, objective: str) -> list[Claim]:
+    """Return a claim for each part of the rule for the S2SNet, and for the measures that are not part of it."""
     network = "s2snet"
 
-    def told(measure: str, share: bool = False) -> str:
-        return found.told(objective, network, measure, share)
+    def compared(measure: str, share: bool = False) -> str:
+        return estimates.compared(objective, network, measure, share)
 
     def value(measure: str) -> Estimate:
-        return found.value(objective, network, measure)
+        return estimates.value(objective, network, measure)
 
-    cosine, probe = cosine_falls(found, objective, network), probe_falls(found, objective, network)
+    cosine, probe = cosine_falls(estimates, objective, network), probe_falls(estimates, objective, network)
     shift = below(value("agreement"), ELSEWHERE)
-    frequency = above(found.change(objective, network, "mean_frequency"))
-    edges, norms = edges_rise(found, objective, network), norms_explain_nothing(found, objective, network)
+    frequency = above(estimates.change(objective, network, "mean_frequency"))
+    edges, norms = edges_rise(estimates, objective, network), norms_explain_nothing(estimates, objective, network)
     at = "(gradient of the loss at the true label)"
     return [
         Claim(
@@ -109,7 +112,7 @@ def _parts(found: Found, objective: str) -> list[Claim]:
             "(1) Behind an S2SNet, gradients of one class are less alike than before, compared with other classes "
             f"{at}.",
             PAPER,
-            f"Mean cosine within a class less that across classes: {told('class_gap')}.",
+            f"Mean cosine within a class less that across classes: {compared('class_gap')}.",
             cosine,
             _because(cosine),
         ),
@@ -117,9 +120,9 @@ def _parts(found: Found, objective: str) -> list[Claim]:
             "probe",
             f"(2) Behind an S2SNet, a linear probe names the class from the gradient less often {at}.",
             PAPER,
-            f"{told('probe', share=True)}. With shuffled labels {value('probe_shuffled').percent()}; without "
+            f"{compared('probe', share=True)}. With shuffled labels {value('probe_shuffled').percent()}; without "
             f"down-sampling {value('probe_whole').percent()}, bare "
-            f"{found.value(objective, 'none', 'probe_whole').percent()}.",
+            f"{estimates.value(objective, 'none', 'probe_whole').percent()}.",
             probe,
             _because(probe),
         ),
@@ -128,7 +131,7 @@ def _parts(found: Found, objective: str) -> list[Claim]:
             "(3) The gradient shifts: behind an S2SNet it is more than 60 degrees from the classifier's own.",
             PAPER,
             f"Mean cosine {value('agreement').text()}; of the autoencoder "
-            f"{found.value(objective, 'autoencoder', 'agreement').text()}. Controls: with another image's gradient "
+            f"{estimates.value(objective, 'autoencoder', 'agreement').text()}. Controls: with another image's gradient "
             f"{value('agreement_stranger').text()}, with a random direction {value('agreement_random').text()}.",
             shift,
             _because(shift),
@@ -137,7 +140,7 @@ def _parts(found: Found, objective: str) -> list[Claim]:
             "spectrum",
             "(4) Behind an S2SNet, the gradient's power lies at higher frequencies.",
             "ours: a reading of `low-level structure`, arXiv 1803.07994",
-            f"Mean frequency in cycles per pixel {told('mean_frequency')}.",
+            f"Mean frequency in cycles per pixel {compared('mean_frequency')}.",
             frequency,
         ),
         Claim(
@@ -145,9 +148,9 @@ def _parts(found: Found, objective: str) -> list[Claim]:
             "(5) Behind an S2SNet, |gradient| follows the image's edges more than before, and its own edges more than "
             "another image's.",
             PAPER,
-            f"Rank correlation with Sobel {told('edges')}. With another image's edges "
-            f"{value('edges_stranger').text()}, bare {found.value(objective, 'none', 'edges_stranger').text()}; own "
-            f"less other's: change {found.change(objective, network, 'edges_above_stranger').text()}.",
+            f"Rank correlation with Sobel {compared('edges')}. With another image's edges "
+            f"{value('edges_stranger').text()}, bare {estimates.value(objective, 'none', 'edges_stranger').text()}; "
+            f"own less other's: change {estimates.change(objective, network, 'edges_above_stranger').text()}.",
             edges,
             _because(edges),
         ),
@@ -157,8 +160,8 @@ def _parts(found: Found, objective: str) -> list[Claim]:
             "float32 finds the direction that float64 finds.",
             "ours",
             f"Images with a gradient of zeros {value('all_zero').percent()}; exact zeros "
-            f"{told('zeros', share=True)}; cosine with float64 {value('float64').text()}. log10 of the L2 norm "
-            f"{told('log10_norm')}.",
+            f"{compared('zeros', share=True)}; cosine with float64 {value('float64').text()}. log10 of the L2 norm "
+            f"{compared('log10_norm')}.",
             norms,
         ),
     ]
@@ -173,18 +176,18 @@ OF = {
 NAMES = {"s2snet": "an S2SNet", "unpool_indices": "an S2SNet that unpools by index maps, as the authors' does,"}
 
 
-def _whole(found: Found, objective: str, network: str) -> Claim:
+def _whole(estimates: Estimates, objective: str, network: str) -> Claim:
     rules = {
         "(1) class cosine falls": cosine_falls,
         "(2) probe falls": probe_falls,
         "(5) edges rise": edges_rise,
         "(6) norms are not the explanation": norms_explain_nothing,
     }
-    verdicts = {part: rule(found, objective, network) for part, rule in rules.items()}
+    verdicts = {part: rule(estimates, objective, network) for part, rule in rules.items()}
     numbers = (
-        f"class cosine {found.change(objective, network, 'class_gap').text()}, probe "
-        f"{found.change(objective, network, 'probe').points()}, edges "
-        f"{found.change(objective, network, 'edges').text()}"
+        f"class cosine {estimates.change(objective, network, 'class_gap').text()}, probe "
+        f"{estimates.change(objective, network, 'probe').points()}, edges "
+        f"{estimates.change(objective, network, 'edges').text()}"
     )
     verdict = all_of(*verdicts.values())
     return Claim(
@@ -198,24 +201,24 @@ def _whole(found: Found, objective: str, network: str) -> Claim:
     )
 
 
-def _nothing_left(found: Found, objective: str) -> Claim:
-    left = found.value(objective, "s2snet", "probe_above_shuffled")
+def _nothing_left(estimates: Estimates, objective: str) -> Claim:
+    left = estimates.value(objective, "s2snet", "probe_above_shuffled")
     verdict = below(left, NEGLIGIBLE)
     return Claim(
         f"nothing_left_{objective}",
         f"Taken literally: no class signal is left, the probe is at most {100 * NEGLIGIBLE:.0f} points better than "
         f"with shuffled labels. Differentiated is {OF[objective]}.",
         PAPER,
-        f"{found.value(objective, 's2snet', 'probe').percent()}, with shuffled labels "
-        f"{found.value(objective, 's2snet', 'probe_shuffled').percent()}; {left.points()} better.",
+        f"{estimates.value(objective, 's2snet', 'probe').percent()}, with shuffled labels "
+        f"{estimates.value(objective, 's2snet', 'probe_shuffled').percent()}; {left.points()} better.",
         verdict,
         _because(verdict),
     )
 
 
-def _tuning(found: Found, objective: str) -> Claim:
-    """Which of the two stages does it: the S2SNet beside the autoencoder that it was tuned from."""
-    gap, probe = (found.change(objective, "s2snet", measure, "autoencoder") for measure in ("class_gap", "probe"))
+def _tuning(estimates: Estimates, objective: str) -> Claim:
+    """Return the claim that stage 2 puts class signal back: the S2SNet against the autoencoder before tuning."""
+    gap, probe = (estimates.change(objective, "s2snet", measure, "autoencoder") for measure in ("class_gap", "probe"))
     return Claim(
         f"tuning_{objective}",
         "The tuned decoder puts class signal back: (1) and (2) are higher behind the S2SNet than behind the "
@@ -224,9 +227,6 @@ def _tuning(found: Found, objective: str) -> Claim:
         f"Class cosine {gap.text()}, probe {probe.points()}.",
         all_of(above(gap), above(probe)),
     )
-
-
-# ------------------------------------------------------------------ index maps
 
 
 def _capacity(tables: Tables) -> list[Claim]:
@@ -254,7 +254,8 @@ def _capacity(tables: Tables) -> list[Claim]:
     ]
 
 
-def _said(tables: Tables, indices: str, says: str) -> Estimate:
+def _predicted(tables: Tables, indices: str, says: str) -> Estimate:
+    """Return how often the classifier predicts the label of the code, or the donor's, with indices of that kind."""
     (row,) = (
         row for row in tables["exchanges"] if (row["network"], row["indices"], row["says"]) == ("s2snet", indices, says)
     )
@@ -262,28 +263,28 @@ def _said(tables: Tables, indices: str, says: str) -> Estimate:
 
 
 def _donor(tables: Tables) -> Claim:
-    code, donor = (_said(tables, "other", says) for says in ("code", "donor"))
+    code, donor = (_predicted(tables, "other", says) for says in ("code", "donor"))
+    own, random, constant = (_predicted(tables, indices, "code") for indices in ("own", "random", "constant"))
     return Claim(
         "donor",
         "The class travels in the index maps: given one image's code and the indices of an image of another class, the "
         "classifier names the class of the indices more often than that of the code.",
         "ours",
         f"The indices' class {donor.percent()}, the code's {code.percent()}. The code's with its own indices "
-        f"{_said(tables, 'own', 'code').percent()}, with random ones {_said(tables, 'random', 'code').percent()}, with "
-        f"constant ones {_said(tables, 'constant', 'code').percent()}.",
-        apart(donor, code),
+        f"{own.percent()}, with random ones {random.percent()}, with constant ones {constant.percent()}.",
+        exceeds(donor, code),
     )
 
 
 def _indices_alone(tables: Tables) -> Claim:
-    indices, code = _said(tables, "mean code", "code"), _said(tables, "constant", "code")
+    indices, code = _predicted(tables, "mean code", "code"), _predicted(tables, "constant", "code")
     return Claim(
         "indices_alone",
         "The index maps alone tell the class better than the code alone.",
         "ours",
         f"Own indices with the mean code of all images {indices.percent()}; own code with constant indices "
         f"{code.percent()}.",
-        apart(indices, code),
+        exceeds(indices, code),
     )
 
 
@@ -299,5 +300,5 @@ def _reconstruction(tables: Tables) -> Claim:
         "them than without.",
         "ours",
         f"Squared error a pixel of the autoencoder: {every}. Clean accuracy behind the S2SNet: {accuracies}.",
-        apart(errors["nearest"], errors["indices"]),
+        exceeds(errors["nearest"], errors["indices"]),
     )

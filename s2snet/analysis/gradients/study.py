@@ -1,7 +1,7 @@
-"""study=gradients: what an autoencoder and an S2SNet do to a classifier's input gradients, and what index maps carry.
+"""What an autoencoder and an S2SNet do to a classifier's input gradients, and what index maps carry (1803.07994).
 
-For f, f∘A (after stage 1), f∘A_S (after stage 2), every other defence of the settings, and S2SNets trained here that
-unpool in different ways: the six measures of measures.py, then the exchanges of indices.py.
+The networks are f, f∘A (after stage 1), f∘A_S (after stage 2), every other chosen defence, and S2SNets trained here
+with different unpoolings. Their gradients are measured in six ways, then index maps are exchanged.
 """
 
 from collections.abc import Sequence
@@ -11,21 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from s2snet.analysis import batched
-from s2snet.analysis.bench import Bench, Claim, Sample
-from s2snet.analysis.gradients import measures, tables
-from s2snet.analysis.gradients.claims import claims
-from s2snet.analysis.gradients.index_tables import Trained, index_maps
-from s2snet.analysis.gradients.indices import EXCHANGES, exchanged
-from s2snet.analysis.gradients.tables import OBJECTIVES, Network
+from s2snet.analysis.bench import Bench, Sample
+from s2snet.analysis.claim import Claim
+from s2snet.analysis.gradients import claims, measures, tables
+from s2snet.analysis.gradients.tables import OBJECTIVES, Network, Trained
 from s2snet.analysis.intervals import RESAMPLES, share
 from s2snet.config.choices import choose
 from s2snet.models import Defended
 from s2snet.models.segnet import UNPOOLINGS
 
-CLIPPED = "Clipped to [0, 1] to be shown; the classifier sees them as they are."
+VERSION = 1
+CLIPPED = "Clipped to [0, 1] for display; the classifier gets them as they are."
 
 
-def gradients(
+def run(
     bench: Bench,
     *,
     images: int = 360,
@@ -38,22 +37,22 @@ def gradients(
     train_images: int | None = None,
     shown: int = 5,
 ) -> list[Claim]:
-    """The study; its options are explained in conf/study/gradients.yaml.
+    """Return claims about the gradients of all networks; conf/study/gradients.yaml explains the options.
 
-    Cost: four forwards and backwards for each image and network, beside the training of the S2SNets.
+    Cost: four forwards and backwards for each image and network, and the training of the S2SNets.
     """
-    given = {"images": images, "side": side, "folds": folds, "shuffles": shuffles, "epochs": epochs, "shown": shown}
-    for name, value in given.items():
+    bounded = {"images": images, "side": side, "folds": folds, "shuffles": shuffles, "epochs": epochs, "shown": shown}
+    for name, value in bounded.items():
         least = 2 if name in ("images", "folds") else 1
         if value < least:
             raise ValueError(f"study.gradients.{name}={value}: at least {least}")
     for unpool in unpoolings:
         choose("study.gradients.unpoolings", unpool, UNPOOLINGS)
     sample = bench.images(images)
-    donors = measures.strangers(sample.labels, bench.seed)
-    measures.enough(sample.labels.cpu().numpy(), folds)  # before an hour is spent on training
-    base = bench.need("none")
-    trained = {}
+    donors = measures.draw_donors(sample.labels, bench.seed)
+    measures.check_folds(sample.labels.cpu().numpy(), folds)  # before an hour of training
+    base = bench.defended("none")
+    trained: Trained = {}
     for unpool in unpoolings:
         begun = bench.purifier(
             f"autoencoder-{unpool}",
@@ -75,37 +74,37 @@ def gradients(
     bench.rows("networks", lambda: _accuracies(networks, sample), **facts)
 
     counts = measures.resamples(len(sample.labels), RESAMPLES, bench.seed)
-    found = tables.measured(bench, networks, sample, counts, side, folds, shuffles)
-    bench.rows("measures", lambda: tables.estimates(found, counts), **facts)
-    bench.rows("changes", lambda: tables.changes(found, counts), **facts)
-    bench.rows("spectrum", lambda: tables.spectra(found, counts, sample.images.shape[2:]), **facts)
-    bench.rows("norms", lambda: tables.histograms(found), **facts)
+    measured = tables.measure(bench, networks, sample, counts, side, folds, shuffles)
+    bench.rows("measures", lambda: tables.estimates(measured, counts), **facts)
+    bench.rows("changes", lambda: tables.changes(measured, counts), **facts)
+    bench.rows("spectrum", lambda: tables.spectra(measured, counts, sample.images.shape[2:]), **facts)
+    bench.rows("norms", lambda: tables.histograms(measured), **facts)
 
-    index_maps(bench, base, trained, sample, donors)
+    tables.index_maps(bench, base, trained, sample, donors)
     pictured = _first_of_each_class(sample.labels, shown)
-    _show_gradients(bench, networks, sample, pictured)
+    _add_gradients(bench, networks, sample, pictured)
     if "indices" in trained:
-        _show_exchanges(bench, trained["indices"][1], sample, donors, pictured)
-    return claims(bench.tables)
-
-
-gradients.version = 1
+        _add_exchanges(bench, trained["indices"][1], sample, donors, pictured)
+    return claims.all_claims(bench.tables)
 
 
 def _networks(bench: Bench, trained: Trained) -> list[Network]:
-    """none, autoencoder and s2snet, then the other defences, then what was trained here and is none of these."""
-    classifier = bench.need("none").classifier
+    """Return none, autoencoder and s2snet, the other defences, and what was trained here.
+
+    Without weights of autoencoder and s2snet, the first networks trained here take their place.
+    """
+    classifier = bench.defended("none").classifier
     known = {name: Network(name, defence.title, defence.module) for name, defence in bench.defences.items()}
     rest = dict(trained)
     if not {"autoencoder", "s2snet"} <= known.keys() and rest:
         unpool = next(iter(rest))
-        for name, title, made in zip(
+        for name, title, purifier in zip(
             ("autoencoder", "s2snet"), ("Autoencoder", "S2SNet"), rest.pop(unpool), strict=True
         ):
-            known[name] = Network(name, f"{title}, {unpool}, trained here", Defended(made, classifier).eval())
+            known[name] = Network(name, f"{title}, {unpool}, trained here", Defended(purifier, classifier).eval())
     for name in ("autoencoder", "s2snet"):
         if name not in known:
-            bench.need(name)
+            bench.defended(name)  # raises the error
     for unpool, (_, tuned) in rest.items():
         known[f"unpool_{unpool}"] = Network(
             f"unpool_{unpool}", f"S2SNet, {unpool}, trained here", Defended(tuned, classifier).eval()
@@ -115,22 +114,23 @@ def _networks(bench: Bench, trained: Trained) -> list[Network]:
 
 
 def _accuracies(networks: list[Network], sample: Sample) -> list[dict[str, Any]]:
+    """Return the rows of `networks`."""
     rows = []
     for network in networks:
-        right = batched.right(network.module, sample.images, sample.labels)
-        accuracy = share(int(right.sum()), len(right))
+        correct = batched.right(network.module, sample.images, sample.labels)
+        accuracy = share(int(correct.sum()), len(correct))
         rows.append({"network": network.name, "title": network.title, **tables.columns(accuracy)})
     return rows
 
 
 def _first_of_each_class(labels: Tensor, count: int) -> Tensor:
-    """The places of the first image of each of the first `count` classes that come up."""
+    """Return the positions of the first image of each of the first `count` classes that occur."""
     firsts = {label: place for place, label in reversed(list(enumerate(labels.tolist())))}
     return torch.tensor(sorted(firsts.values())[:count])
 
 
-def _show_gradients(bench: Bench, networks: list[Network], sample: Sample, places: Tensor) -> None:
-    """Gradients of some images by every network, and what each purifier makes of the images."""
+def _add_gradients(bench: Bench, networks: list[Network], sample: Sample, places: Tensor) -> None:
+    """Add the gradients of some images by every network, and the images behind each purifier."""
     images, labels = sample.images[places], sample.labels[places]
     rows = _row_names(bench, sample, places)
     names = [network.name.replace("_", " ") for network in networks]
@@ -138,35 +138,41 @@ def _show_gradients(bench: Bench, networks: list[Network], sample: Sample, place
         ("loss_at_label", "Gradients of the loss at the true label"),
         ("fixed_logit", f"Gradients of the logit of one class, {bench.classes[0]}, whatever the image shows"),
     ):
-        found = [batched.gradients(network.module, images, labels, OBJECTIVES[objective]) for network in networks]
-        pictures = torch.stack([images, *found], dim=1)
-        bench.grid(objective, pictures, rows, ["image", *names], title, signed=tuple(names))
+        gradients = [batched.gradients(network.module, images, labels, OBJECTIVES[objective]) for network in networks]
+        pictures = torch.stack([images, *gradients], dim=1)
+        bench.add_grid(objective, pictures, rows, ["image", *names], title, signed=tuple(names))
     purifiers = {
         name: network.module.purifier
         for name, network in zip(names, networks, strict=True)
         if network.module.has_purifier
     }
-    restored = [batched.logits(purifier, images).clamp(0, 1) for purifier in purifiers.values()]
-    pictures = torch.stack([images, *restored], dim=1)
-    bench.grid("purified", pictures, rows, ["image", *purifiers], "What the classifier is given", CLIPPED)
+    purified = [batched.logits(purifier, images).clamp(0, 1) for purifier in purifiers.values()]
+    pictures = torch.stack([images, *purified], dim=1)
+    bench.add_grid("purified", pictures, rows, ["image", *purifiers], "What the classifier gets", CLIPPED)
 
 
-def _show_exchanges(bench: Bench, tuned: nn.Module, sample: Sample, donors: Tensor, places: Tensor) -> None:
-    """What the decoder makes of some images' codes with other indices."""
-    images, given = sample.images, sample.images[donors]
+def _add_exchanges(bench: Bench, tuned: nn.Module, sample: Sample, donors: Tensor, places: Tensor) -> None:
+    """Add the decoder's output for some images' codes with other indices."""
+    images, donated = sample.images, sample.images[donors]
 
     def make() -> dict[str, Tensor]:
-        made = [exchanged(tuned, images, given, kind, bench.seed)[places] for kind in EXCHANGES]
-        return {"pictures": torch.stack([images[places], given[places], *made], dim=1).clamp(0, 1)}
+        outputs = [
+            measures.exchange_indices(tuned, images, donated, kind, bench.seed)[places] for kind in measures.EXCHANGES
+        ]
+        return {"pictures": torch.stack([images[places], donated[places], *outputs], dim=1).clamp(0, 1)}
 
     facts = {"purifier": tuned, "images": images, "donors": donors, "places": places, "seed": bench.seed}
     pictures = bench.tensors("pictures", make, **facts)["pictures"]
-    columns = ["code of", "indices of", *EXCHANGES]
+    columns = ["code of", "indices of", *measures.EXCHANGES]
     title = "One image's code with the index maps of another"
-    caption = f"Behind `indices of`, the code with indices of that kind; last, own indices with a mean code. {CLIPPED}"
-    bench.grid("exchanged", pictures, _row_names(bench, sample, places), columns, title, caption)
+    caption = (
+        "Columns after `indices of`: the code with indices of that kind; the last has its own indices and a mean "
+        f"code. {CLIPPED}"
+    )
+    bench.add_grid("exchanged", pictures, _row_names(bench, sample, places), columns, title, caption)
 
 
 def _row_names(bench: Bench, sample: Sample, places: Tensor) -> list[str]:
+    """Return the class and the index of these images."""
     shown = zip(sample.labels[places], sample.index[places], strict=True)
     return [f"{bench.classes[label]}, image {index}" for label, index in shown]

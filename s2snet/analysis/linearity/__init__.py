@@ -1,1 +1,1 @@
-"""study=linearity: the linear explanation of adversarial examples (arXiv 1412.6572). It begins in study.py."""
+"""study=linearity: the linear explanation of adversarial examples (arXiv 1412.6572)."""

@@ -1,4 +1,4 @@
-"""What networks make of attacked images and of noise, as rows: errors, confidence, agreement, false positives."""
+"""Networks on attacked images and on noise, as rows: errors, confidence, agreement, false positives."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,14 +8,14 @@ from torch import Tensor
 
 from s2snet.analysis import intervals
 from s2snet.analysis.batched import BATCH
+from s2snet.analysis.linearity.measures import direction, probabilities, sign_step
 from s2snet.analysis.linearity.nets import Net
-from s2snet.analysis.linearity.steps import direction, probabilities, sign_step
 
-CHUNK = 2000  # random images held at a time
+CHUNK = 2000  # random images in memory at a time
 
 
 class Ensemble(Net):
-    """Nets whose probabilities are averaged; its cost is -log of the label's average, so all are attacked at once."""
+    """Nets whose probabilities are averaged; the cost is -log of the label's average, so all are attacked at once."""
 
     def __init__(self, nets: list[Net]):
         super().__init__()
@@ -25,88 +25,91 @@ class Ensemble(Net):
         return torch.stack([net.probabilities(images) for net in self.members]).mean(dim=0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """log of the average probabilities: scores of a softmax head, whose probabilities they then are."""
+        """Return the log of the average probabilities: scores whose softmax is the average."""
         return self.probabilities(images).clamp(min=1e-30).log()
 
 
-def crafted(net: Net, images: Tensor, labels: Tensor, eps: float, clipped: bool) -> Tensor:
-    """One sign step of eps against the net; `clipped` cuts the result to [0, 1], which the paper does not."""
-    found = sign_step(net, images, labels, eps)
-    return found.clamp(0, 1) if clipped else found
+def craft(net: Net, images: Tensor, labels: Tensor, eps: float, clipped: bool) -> Tensor:
+    """Return the images after one sign step of eps against the net, `clipped` to [0, 1] or, as in the paper, not."""
+    stepped = sign_step(net, images, labels, eps)
+    return stepped.clamp(0, 1) if clipped else stepped
 
 
-def judged(net: Net, images: Tensor, labels: Tensor) -> dict[str, Any]:
-    """The share of wrong images, with its interval, and the mean confidence (largest probability), over all and over
-    the mistakes, each with its bootstrap interval; None over no mistakes. One forward an image."""
-    answers = probabilities(net, images)
-    wrong = (answers.argmax(dim=1) != labels).cpu()
-    confidence = answers.amax(dim=1).cpu()
+def judge(net: Net, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Return the share of wrong images and the mean confidence (largest probability), with their intervals.
+
+    Confidence is over all images and over the mistakes; None if there are no mistakes. One forward an image.
+    """
+    outputs = probabilities(net, images)
+    wrong = (outputs.argmax(dim=1) != labels).cpu()
+    confidence = outputs.amax(dim=1).cpu()
     error = intervals.share(int(wrong.sum()), len(wrong))
     row: dict[str, Any] = {"n": error.n, "error": error.value, "low": error.low, "high": error.high}
     for name, among in (("confidence", torch.ones_like(wrong)), ("confidence_mistakes", wrong)):
-        found = intervals.mean(confidence[among].numpy()) if among.any() else None
-        row |= {name: found and found.value, f"{name}_low": found and found.low, f"{name}_high": found and found.high}
+        known = among.any()
+        mean = intervals.mean(confidence[among].numpy()).columns(name) if known else {}
+        row |= {key: mean.get(key) for key in (name, f"{name}_low", f"{name}_high")}
     return row
 
 
 def agreements(nets: dict[str, Net], images: Tensor, labels: Tensor, source: str) -> Iterator[dict[str, Any]]:
-    """How often each other net says the same wrong class as a `first`, on images made against `source`.
+    """Yield how often each other net predicts the same wrong class as a `first`, on images crafted against `source`.
 
-    For every ordered pair: over the images where `first` is wrong, and over those where both are.
+    There is a row for every ordered pair, over the images on which `first` is wrong, and over those on which both are.
     """
-    said = {name: probabilities(net, images).argmax(dim=1) for name, net in nets.items()}
-    for first, its in said.items():
-        for second, others in said.items():
-            wrong = its != labels
+    predictions = {name: probabilities(net, images).argmax(dim=1) for name, net in nets.items()}
+    for first, own in predictions.items():
+        for second, others in predictions.items():
+            wrong = own != labels
             for among, chosen in (("first wrong", wrong), ("both wrong", wrong & (others != labels))):
                 if first == second or not chosen.any():
                     continue
-                same = intervals.share(int((its == others)[chosen].sum()), int(chosen.sum()))
+                same = intervals.share(int((own == others)[chosen].sum()), int(chosen.sum()))
                 row = {"made_on": source, "first": first, "second": second, "among": among, "n": same.n}
                 yield row | {"same": same.value, "low": same.low, "high": same.high}
 
 
 def rubbish(net: Net, shape: torch.Size, count: int, seed: int, device: torch.device) -> dict[str, Any]:
-    """N(0, 1) images that the net takes for something: any class with probability above one half is an error.
+    """Return the share of N(0, 1) images with an error: a class with probability above one half.
 
-    The same images for every net. `confidence` is the mean largest probability over the errors; `class 0` etc. are the
-    shares of the errors with that class; None where there are no errors. One forward an image.
+    The images are the same for every net. `confidence` is the mean largest probability over the errors; `class 0` etc.
+    are the shares of the errors with that class; None if there are no errors. One forward an image.
     """
-    answers = torch.cat([probabilities(net, noise) for noise in normal(shape, count, seed, device)])
-    confidence, said = answers.max(dim=1)
+    outputs = torch.cat([probabilities(net, noise) for noise in normal(shape, count, seed, device)])
+    confidence, predictions = outputs.max(dim=1)
     wrong = confidence > 0.5
     error = intervals.share(int(wrong.sum()), count)
     row = {"n": count, "error": error.value, "low": error.low, "high": error.high, "confidence": None}
-    classes = {f"class {k}": None for k in range(answers.shape[1])}
+    classes = {f"class {k}": None for k in range(outputs.shape[1])}
     if wrong.any():
         row["confidence"] = confidence[wrong].mean().item()
-        classes = {f"class {k}": (said[wrong] == k).double().mean().item() for k in range(answers.shape[1])}
+        classes = {name: (predictions[wrong] == k).double().mean().item() for k, name in enumerate(classes)}
     return row | classes
 
 
 def fooling(net: Net, shape: torch.Size, count: int, eps: float, seed: int, device: torch.device) -> Iterator[dict]:
-    """Per class: the share of N(0, 1) images that one sign step of eps toward the class gives p(class) > 1/2.
+    """Yield, per class, the share of N(0, 1) images with p(class) > 1/2 after one sign step of eps toward the class.
 
-    `before` is the share that has it without the step. Two forwards and a backward an image and class.
+    `before` is the share without the step. Two forwards and a backward per image and class.
     """
     images = torch.cat(list(normal(shape, count, seed, device)))
     before = probabilities(net, images)
-    for wanted in range(before.shape[1]):
-        stepped = toward(net, images, wanted, eps)
-        done = probabilities(net, stepped)[:, wanted] > 0.5
-        found = intervals.share(int(done.sum()), count)
-        row = {"class": wanted, "n": count, "success": found.value, "low": found.low, "high": found.high}
-        yield row | {"before": (before[:, wanted] > 0.5).double().mean().item()}
+    for target in range(before.shape[1]):
+        stepped = step_toward(net, images, target, eps)
+        succeeded = probabilities(net, stepped)[:, target] > 0.5
+        success = intervals.share(int(succeeded.sum()), count)
+        row = {"class": target, "n": count, "success": success.value, "low": success.low, "high": success.high}
+        yield row | {"before": (before[:, target] > 0.5).double().mean().item()}
 
 
-def toward(net: Net, images: Tensor, wanted: int, eps: float) -> Tensor:
-    """images one sign step of eps down the cost of the class `wanted`, not clipped."""
-    labels = torch.full((len(images),), wanted, device=images.device)
+def step_toward(net: Net, images: Tensor, target: int, eps: float) -> Tensor:
+    """Return the images after one sign step of eps down the cost of the class `target`, not clipped."""
+    labels = torch.full((len(images),), target, device=images.device)
     return images - eps * direction(net.cost, images, labels, BATCH)
 
 
 def normal(shape: torch.Size, count: int, seed: int, device: torch.device) -> Iterator[Tensor]:
-    """`count` images of N(0, 1) pixels, CHUNK at a time, the same ones for the same seed on every device."""
+    """Yield `count` images of N(0, 1) pixels, CHUNK at a time; a seed gives the same images on every device."""
     generator = torch.Generator().manual_seed(seed)
     for first in range(0, count, CHUNK):
         yield torch.randn(min(CHUNK, count - first), *shape, generator=generator).to(device)

@@ -1,6 +1,6 @@
 """The networks of Goodfellow, Shlens and Szegedy (arXiv 1412.6572): maxout, softmax regression, RBF, a tanh control.
 
-Each takes images [B, C, H, W] in [0, 1] and answers scores [B, K]; its `head` says what these mean.
+Each takes images [B, C, H, W] in [0, 1] and returns scores [B, K]; its `head` turns them into probabilities.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ COLUMN = 1.9365  # largest norm of a unit's incoming weights (maxout paper's ref
 
 
 class Head(NamedTuple):
-    """What scores mean: `probabilities` (scores [B, K] -> [B, K]) and the `cost` per image (scores, labels -> [B])."""
+    """Turns scores into `probabilities` (scores [B, K] -> [B, K]) and a `cost` per image (scores, labels -> [B])."""
 
     probabilities: Callable[[Tensor], Tensor]
     cost: Callable[[Tensor, Tensor], Tensor]
@@ -25,15 +25,15 @@ def _softmax_cost(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _sigmoid_cost(scores: Tensor, labels: Tensor) -> Tensor:
-    wanted = functional.one_hot(labels, scores.shape[1]).to(scores.dtype)
-    return functional.binary_cross_entropy_with_logits(scores, wanted, reduction="none").sum(dim=1)
+    target = functional.one_hot(labels, scores.shape[1]).to(scores.dtype)
+    return functional.binary_cross_entropy_with_logits(scores, target, reduction="none").sum(dim=1)
 
 
 def _exponential_cost(scores: Tensor, labels: Tensor) -> Tensor:
-    """K independent yes-or-no questions, each class's probability being exp(score), score <= 0."""
-    wanted = functional.one_hot(labels, scores.shape[1]).bool()
-    no = torch.log(-torch.expm1(scores.clamp(max=-1e-6)))  # log(1 - p), finite where an image is a centre
-    return -torch.where(wanted, scores, no).sum(dim=1)
+    """Return the cost of K independent binary decisions; the probability of a class is exp(score), score <= 0."""
+    target = functional.one_hot(labels, scores.shape[1]).bool()
+    absent = torch.log(-torch.expm1(scores.clamp(max=-1e-6)))  # log(1 - p), finite if an image is a centre
+    return -torch.where(target, scores, absent).sum(dim=1)
 
 
 HEADS = {
@@ -44,25 +44,25 @@ HEADS = {
 
 
 class Net(nn.Module):
-    """What the study's networks share: a head by name, and a bound on weights that training keeps after each step."""
+    """A network with a head by name, and a bound on its weights that training enforces after each step."""
 
     head = "softmax"
     optimiser = "sgd"
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """The probability of each class [B, K]; they add up to 1 only under softmax."""
+        """Return the probability of each class [B, K]; they add up to 1 only under softmax."""
         return HEADS[self.head].probabilities(self(images))
 
     def cost(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Each image's own training cost [B]."""
+        """Return each image's own training cost [B]."""
         return HEADS[self.head].cost(self(images), labels)
 
     def bound(self) -> None:
-        """Nothing to keep."""
+        """Enforce the bound; there is none by default."""
 
 
 class Softmax(Net):
-    """Softmax regression: one linear layer of `size` inputs (C x H x W), begun at zero."""
+    """Softmax regression: one linear layer of `size` inputs (C x H x W), initialised with zeros."""
 
     def __init__(self, size: int, classes: int):
         super().__init__()
@@ -77,9 +77,9 @@ class Softmax(Net):
 class Maxout(Net):
     """Two hidden layers of `units`, each the largest of `pieces` linear functions, with dropout (arXiv 1302.4389).
 
-    Dropout and the bound on columns are those of the maxout paper's MNIST configuration, as is `init` 0.005, weights
-    beginning in U(-init, init); the adversarial paper names none. `head` is softmax, or sigmoid for a yes or no per
-    class.
+    Dropout, the bound on columns and the initial weights in U(-init, init), `init` 0.005, are those of the maxout
+    paper's MNIST configuration; the adversarial paper states none. `head` is softmax, or sigmoid for a binary decision
+    per class.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Maxout(Net):
 
     @torch.no_grad()
     def bound(self) -> None:
-        """Shortens the incoming weights of every linear piece to norm COLUMN."""
+        """Shorten the incoming weights of every linear piece to norm COLUMN."""
         for layer in (self.first, self.second, self.top):
             norm = layer.weight.norm(dim=1, keepdim=True)
             layer.weight.mul_((COLUMN / norm).clamp(max=1))
@@ -140,16 +140,16 @@ class Tanh(Net):
 
 
 class RBF(Net):
-    """One unit a class: p(y | x) = exp((x - m)^T B (x - m)), m and B the class's own; no softmax over the classes.
+    """One unit per class: p(y | x) = exp((x - m)^T B (x - m)) with the class's own m and B; no softmax over classes.
 
-    The score is log p, at most 0. B is diagonal and negative, -r^2, so that p is a probability: the paper prints
+    The score is log p, at most 0. B is diagonal and negative, -r^2, so that p is a probability: the paper states
     neither its shape nor its sign.
     """
 
     head, optimiser = "exponential", "adam"
 
     def __init__(self, centres: Tensor, width: float = 0.1):
-        """`centres` [K, ...] is where training begins, e.g. the class means, and `width` each r."""
+        """`centres` [K, ...] and `width`, each r, are the initial values, for example the class means."""
         super().__init__()
         self.centres = nn.Parameter(centres.flatten(1).clone())
         self.widths = nn.Parameter(torch.full_like(self.centres, width))

@@ -1,29 +1,32 @@
-"""How the study's networks are trained: SGD as in the maxout paper's configuration, clean, adversarial or on noise.
+"""Train the study's networks: SGD as in the maxout paper's configuration, clean, adversarial or on noise.
 
-Not the stages of `python train.py`: those attack within [0, 1] and stop by other rules, and this study compares with a
-paper that does neither.
+These are not the stages of `python train.py`: those attack within [0, 1] and stop by other rules, and this study
+compares with a paper that does neither.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from s2snet.analysis.bench import Sample
-from s2snet.analysis.linearity.nets import Net
-from s2snet.analysis.linearity.steps import errors, sign_step
+from s2snet.analysis.bench import Bench, Sample
+from s2snet.analysis.linearity.measures import errors, sign_step
+from s2snet.analysis.linearity.nets import RBF, Maxout, Net, Softmax, Tanh
 
 KINDS = ("clean", "adversarial", "signs", "uniform")
 CURVE = ("train", "validation", "adversarial_validation", "test", "adversarial_test")
-WATCHED = 2000  # images of a split that the curve is measured on, at most
+MONITORED = 2000  # images of a split that the curve is measured on, at most
 DECAY = 1.000004  # of the learning rate, per step
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way of training. `kind` is clean, adversarial (alpha clean + (1 - alpha) attacked), or on noisy images:
-    `signs` adds eps or -eps to each pixel, `uniform` U(-eps, eps). `monitor` is the column of CURVE that chooses the
-    epoch whose weights are kept. `l1` weighs the sum of the first layer's absolute weights.
+    """How a network is trained.
+
+    `kind` is clean, adversarial (alpha clean + (1 - alpha) attacked), or on noisy images: `signs` adds eps or -eps to
+    each pixel, `uniform` U(-eps, eps). `monitor` is the column of CURVE that selects the epoch whose weights are kept.
+    `l1` is the weight of the sum of the first layer's absolute weights.
     """
 
     kind: str = "clean"
@@ -38,7 +41,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"training on {self.kind}: allowed are {', '.join(KINDS)}")
+            raise ValueError(f"kind={self.kind}: allowed are {', '.join(KINDS)}")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha={self.alpha}: a share, 0 to 1")
         if self.epochs < 1:
@@ -46,7 +49,7 @@ class Recipe:
 
 
 class Trained(nn.Module):
-    """A net with its errors after each epoch, so that both are kept as one: curve [epochs, len(CURVE)], shares."""
+    """A net with its errors after each epoch, curve [epochs, len(CURVE)] in shares, saved as one module."""
 
     def __init__(self, net: Net, epochs: int):
         super().__init__()
@@ -55,10 +58,11 @@ class Trained(nn.Module):
 
 
 def fit(trained: Trained, train: Sample, validation: Sample, test: Sample, recipe: Recipe) -> None:
-    """Trains in place; the net ends in eval mode with the weights of the (first) epoch of least `monitor`.
+    """Train in place; the net ends in eval mode with the weights of the first epoch with the least `monitor`.
 
-    SGD with momentum 0.5, rising to 0.7 by epoch 250, and a learning rate that decays by DECAY a step; an RBF net takes
-    Adam at lr / 100. The test images are watched and choose nothing. Random: order, dropout, noise, from recipe.seed.
+    SGD with momentum 0.5, rising to 0.7 by epoch 250, and a learning rate that decays by DECAY a step; an RBF net uses
+    Adam at lr / 100. Errors on test images are recorded and select nothing. Order, dropout and noise are random, from
+    recipe.seed.
     """
     net, best, kept = trained.net, float("inf"), {}
     optimiser = _optimiser(net, recipe)
@@ -66,7 +70,7 @@ def fit(trained: Trained, train: Sample, validation: Sample, test: Sample, recip
         torch.manual_seed(recipe.seed)
         for epoch in range(recipe.epochs):
             _epoch(net, train, recipe, optimiser, momentum=0.5 + 0.2 * min(epoch / 250, 1))
-            trained.curve[epoch] = torch.tensor(watch(net, train, validation, test, recipe.eps))
+            trained.curve[epoch] = torch.tensor(curve_line(net, train, validation, test, recipe.eps))
             now = trained.curve[epoch, CURVE.index(recipe.monitor)].item()
             if now < best:
                 best, kept = now, {key: value.clone() for key, value in net.state_dict().items()}
@@ -75,8 +79,11 @@ def fit(trained: Trained, train: Sample, validation: Sample, test: Sample, recip
 
 
 def loss(net: Net, images: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
-    """The training loss of one batch. Attacked images are made in eval mode against the current weights; no gradient
-    passes through their making. Costs one forward and backward, three of each where adversarial."""
+    """Return the training loss of one batch.
+
+    Attacked images are computed in eval mode against the current weights; no gradient passes through the attack. Cost:
+    one forward and backward, three of each for adversarial training.
+    """
     if recipe.kind == "adversarial":
         net.eval()
         attacked = sign_step(net, images, labels, recipe.eps)
@@ -91,7 +98,7 @@ def loss(net: Net, images: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
 
 
 def noise(images: Tensor, recipe: Recipe) -> Tensor | float:
-    """What a noise control adds to the images; 0 for clean training."""
+    """Return the noise that is added to the images; 0 for clean training."""
     if recipe.kind == "signs":
         return recipe.eps * (2 * torch.randint_like(images, 2) - 1)
     if recipe.kind == "uniform":
@@ -99,18 +106,18 @@ def noise(images: Tensor, recipe: Recipe) -> Tensor | float:
     return 0.0
 
 
-def watch(net: Net, train: Sample, validation: Sample, test: Sample, eps: float) -> list[float]:
-    """A line of the curve: the shares of wrong images, in the order of CURVE, in eval mode."""
+def curve_line(net: Net, train: Sample, validation: Sample, test: Sample, eps: float) -> list[float]:
+    """Return a line of the curve: the shares of wrong images in eval mode, in the order of CURVE."""
     net.eval()
     line = [_wrong(net, train.images, train.labels)]
     for part in (validation, test):
-        images, labels = part.images[:WATCHED], part.labels[:WATCHED]
+        images, labels = part.images[:MONITORED], part.labels[:MONITORED]
         line += [_wrong(net, images, labels), _wrong(net, sign_step(net, images, labels, eps), labels)]
     return line
 
 
 def _wrong(net: Net, images: Tensor, labels: Tensor) -> float:
-    return errors(net, images[:WATCHED], labels[:WATCHED]).double().mean().item()
+    return errors(net, images[:MONITORED], labels[:MONITORED]).double().mean().item()
 
 
 def _optimiser(net: Net, recipe: Recipe) -> torch.optim.Optimizer:
@@ -132,3 +139,60 @@ def _epoch(net: Net, train: Sample, recipe: Recipe, optimiser: torch.optim.Optim
         net.bound()
         for group in optimiser.param_groups:
             group["lr"] /= DECAY
+
+
+def train_all(
+    bench: Bench,
+    plain: Recipe,
+    alphas: list[float],
+    l1: float,
+    members: int,
+    units: int,
+    pieces: int,
+    init: float,
+) -> dict[str, Trained]:
+    """Return the trained networks by name, each trained once through the bench.
+
+    `plain` is the clean recipe; the others differ from it as their names tell: softmax, rbf, tanh; maxout, and maxout
+    nets as `adversarial` (alpha of `plain`), `alpha ALPHA`, `signs` and `uniform` (noise), `l1`, `sigmoid` (head),
+    `member N` (other seeds). Each takes epochs x images; adversarial ones three times as long.
+    """
+    parts = [bench.images(split=split) for split in ("train", "validation", "test")]
+    facts = [getattr(bench.splits, split).fingerprint() for split in ("train", "validation", "test")]
+    size, classes = parts[0].images[0].numel(), len(bench.classes)
+    hard = replace(plain, kind="adversarial", monitor="adversarial_validation")
+
+    def maxout(head: str = "softmax") -> Net:
+        return Maxout(size, classes, units, pieces, init, head=head)
+
+    recipes: dict[str, tuple[Callable[[], Net], Recipe]] = {
+        "softmax": (lambda: Softmax(size, classes), plain),
+        "maxout": (maxout, plain),
+        "adversarial": (maxout, hard),
+        "rbf": (lambda: RBF(class_means(parts[0], classes)), plain),
+        "tanh": (lambda: Tanh(size, classes, units), plain),
+        "signs": (maxout, replace(plain, kind="signs")),
+        "uniform": (maxout, replace(plain, kind="uniform")),
+        "sigmoid": (lambda: maxout("sigmoid"), plain),
+        "l1": (maxout, replace(plain, l1=l1)),
+    }
+    recipes |= {f"alpha {alpha:g}": (maxout, replace(hard, alpha=alpha)) for alpha in alphas}
+    recipes |= {f"member {k}": (maxout, replace(plain, seed=plain.seed + k)) for k in range(1, members)}
+
+    def trained(name: str, build: Callable[[], Net], recipe: Recipe) -> Trained:
+        def untrained() -> Trained:
+            torch.manual_seed(recipe.seed)  # members differ in their weights too; the bench restores the random state
+            return Trained(build(), recipe.epochs)
+
+        return bench.trained(name, untrained, lambda new: fit(new, *parts, recipe), recipe=asdict(recipe), images=facts)
+
+    return {name: trained(name, build, recipe) for name, (build, recipe) in recipes.items()}
+
+
+def class_means(sample: Sample, classes: int) -> Tensor:
+    """Return the mean image of each class [K, C, H, W]. ValueError if a class has no image."""
+    counts = torch.bincount(sample.labels, minlength=classes)
+    if counts.min() == 0:
+        raise ValueError(f"study=linearity: class {int(counts.argmin())} has no training image")
+    sums = torch.zeros(classes, *sample.images.shape[1:], device=sample.images.device)
+    return sums.index_add_(0, sample.labels, sample.images) / counts.view(-1, 1, 1, 1)

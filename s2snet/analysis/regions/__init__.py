@@ -1,1 +1,1 @@
-"""study=regions: regions of importance and of attack (arXiv 2011.10794). It begins in study.py."""
+"""study=regions: where a classifier looks and where attacks go (arXiv 2011.10794)."""

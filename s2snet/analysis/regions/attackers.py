@@ -1,7 +1,7 @@
-"""Attackers who know that pixels are taken out: how each sees the defence. The real defence judges what they make.
+"""Attackers who know that pixels are removed, and what each of them differentiates. The real defence is the judge.
 
-`ATTACKERS` build, for some clean images, a module that an attack can differentiate. Where what they see is bound to a
-hole of each image, an attack must ask about all images at every step, so none may leave early.
+Each of ATTACKERS builds, for some clean images, a module that an attack can differentiate. If that depends on the hole
+of each image, the attack must pass all images at every step, so it does not stop early on fooled ones.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ BATCH = 64
 
 
 class Fixed(nn.Module):
-    """The defence as it would be with the hole of the clean image, whatever image it receives."""
+    """The defence with the hole of the clean image, whatever image it receives."""
 
     def __init__(self, defended: Defended, hole: Tensor):
         super().__init__()
@@ -30,7 +30,7 @@ class Fixed(nn.Module):
 
 
 class Confined(nn.Module):
-    """The defence before an attacker who leaves the clean image's hole alone: no gradient comes from there."""
+    """The defence for an attacker who leaves the clean image's hole unchanged: it passes no gradient to the hole."""
 
     def __init__(self, defended: Defended, hole: Tensor):
         super().__init__()
@@ -41,23 +41,23 @@ class Confined(nn.Module):
 
 
 class Attacker(NamedTuple):
-    """How an attacker sees the defence before some images."""
+    """What an attacker differentiates."""
 
-    build: Callable[[Defended, Tensor, float], nn.Module]  # (defended, clean images, temperature) -> what he asks
-    from_hole: bool = False  # it depends on the clean images' hole, and no start but the clean image will do
-    choosing: bool = False  # says something only of a defence whose hole depends on the image
+    build: Callable[[Defended, Tensor, float], nn.Module]  # (defended, clean images, temperature) -> source
+    from_hole: bool = False  # depends on the clean images' hole, so the attack starts at the clean image only
+    per_image: bool = False  # differs from the others only if the hole depends on the image
 
 
 ATTACKERS = {
     "recomputed": Attacker(lambda defended, clean, temperature: defended),
     "bpda": Attacker(lambda defended, clean, temperature: ROUTES["identity"].build(defended, None)),
     "soft": Attacker(
-        lambda defended, clean, temperature: ROUTES["soft"].build(defended, None, temperature), choosing=True
+        lambda defended, clean, temperature: ROUTES["soft"].build(defended, None, temperature), per_image=True
     ),
     "fixed": Attacker(
         lambda defended, clean, temperature: Fixed(defended, defended.purifier.hole(clean)),
         from_hole=True,
-        choosing=True,
+        per_image=True,
     ),
     "confined": Attacker(
         lambda defended, clean, temperature: Confined(defended, _hole(defended, clean)), from_hole=True
@@ -66,19 +66,19 @@ ATTACKERS = {
 
 
 def _hole(defended: Defended, clean: Tensor) -> Tensor:
-    """The hole of each clean image, or [1, 1, H, W] where it is one for all."""
-    return defended.purifier.hole(clean if _chooses(defended) else clean[:1])
+    """Return the hole of each clean image, or [1, 1, H, W] if it is the same for all."""
+    return defended.purifier.hole(clean if _hole_per_image(defended) else clean[:1])
 
 
-def _chooses(defended: Defended) -> bool:
+def _hole_per_image(defended: Defended) -> bool:
     return getattr(defended.purifier, "softens", False)
 
 
-def offered(defended: Defended) -> list[str]:
-    """The attackers that say something of this defence."""
+def applicable(defended: Defended) -> list[str]:
+    """Return the attackers that differ from each other for this defence."""
     if not defended.has_purifier:
         return ["recomputed"]
-    return [name for name, attacker in ATTACKERS.items() if _chooses(defended) or not attacker.choosing]
+    return [name for name, attacker in ATTACKERS.items() if _hole_per_image(defended) or not attacker.per_image]
 
 
 def craft(
@@ -96,15 +96,15 @@ def craft(
     temperature: float,
     seed: int,
 ) -> Tensor:
-    """Adversarial images of APGD in the L2 ball of `eps`, run after run for those that the defence still gets right.
+    """Return adversarial images of APGD in the L2 ball of `eps`; each run attacks what the defence still gets right.
 
-    A run of `steps` from the clean image for each loss; then `restarts` runs of `restart_steps` from random starts with
-    the first loss, except for an attacker whose view hangs on the clean image's hole. A step is a forward and a
-    backward of that view.
+    There is a run of `steps` from the clean image for each loss, then `restarts` runs of `restart_steps` from random
+    starts with the first loss, except for an attacker who depends on the clean image's hole. A step is a forward and a
+    backward of what the attacker differentiates.
     """
-    sees = ATTACKERS[attacker]
+    chosen = ATTACKERS[attacker]
     runs = [{"loss": loss, "steps": steps, "random_start": False} for loss in losses]
-    if restarts and not sees.from_hole:
+    if restarts and not chosen.from_hole:
         runs.append({"loss": losses[0], "steps": restart_steps, "restarts": restarts, "random_start": True})
     crafted = images.clone()
     for run in runs:
@@ -112,14 +112,14 @@ def craft(
         for rows in standing.split(BATCH):
             if not len(rows):
                 continue
-            module = sees.build(defended, images[rows], temperature)
+            module = chosen.build(defended, images[rows], temperature)
             crafted[rows] = apgd(
                 module,
                 images[rows],
                 labels[rows],
                 eps=eps,
                 norm="l2",
-                leave_early=not (sees.from_hole and _chooses(defended)),
+                leave_early=not (chosen.from_hole and _hole_per_image(defended)),
                 noise=Noise(seed, index[rows.cpu()]),
                 **run,
             )

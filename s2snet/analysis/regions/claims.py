@@ -1,13 +1,14 @@
-"""What the study of regions states, each claim decided by whether a 95 % interval lies above or below its bound."""
+"""The claims of study=regions, each decided by whether a 95 % interval lies above or below its bound.
 
-from types import SimpleNamespace
+Imports no torch: values of images are arrays [n], of correctness (0 or 1), means over draws, shares or logits.
+"""
 
-from torch import Tensor
+from typing import NamedTuple
 
-from s2snet.analysis.bench import FAILS, HOLDS, Claim
-from s2snet.analysis.intervals import Estimate, mean
-from s2snet.analysis.regions.tables import Kept, Overlap, Stood, of_images
-from s2snet.analysis.rules import above
+import numpy as np
+
+from s2snet.analysis.claim import FAILS, HOLDS, Claim, above
+from s2snet.analysis.intervals import Estimate, difference, per_image
 
 PAPER = "arXiv 2011.10794, abstract; measured by our definitions"
 OURS = "ours"
@@ -16,92 +17,121 @@ REMOVED = "what is taken out is missing to the classifier too, and the attack mo
 MASKED = "the choice of a mask has no gradient: the exact one is masked, and only the worst case counts"
 
 
+class Overlap(NamedTuple):
+    """How well maps agree, per image."""
+
+    overlaps: dict[tuple[str, str, float, str], np.ndarray]  # (map, map, q, control): IoU
+    correlations: dict[tuple[str, str, str], np.ndarray]  # (map, map, control): Spearman
+    energies: dict[tuple[str, float, str, str], tuple[np.ndarray, np.ndarray]]  # (map, q, part, attack): share, area
+
+
+class Neutralised(NamedTuple):
+    """What the classifier predicts with parts removed, per image."""
+
+    plain: dict[str, np.ndarray]  # image kind: correct with all pixels
+    right: dict[tuple[str, str, float, str, str], np.ndarray]  # (mode, fill, q, part, image kind): correct
+    margins: dict[tuple[str, str, float, str, str], np.ndarray]  # the same: margin in logits
+
+
+Attacked = dict[tuple[str, str, float], dict[str, np.ndarray]]  # (mode, part, q), attacker: correct
+
+
 def exactness(masked: Estimate) -> str:
-    """Holds where no image fell to other attackers alone; fails where the interval of their share lies above 0."""
+    """Return HOLDS if no image falls to other attackers alone, FAILS if the interval of their share is above 0."""
     return HOLDS if masked.value == 0 else above(masked).replace(HOLDS, FAILS)
 
 
-def claims(eps: float, options: SimpleNamespace, overlap: Overlap, kept: Kept, stood: Stood) -> list[Claim]:
-    """All claims; `eps` is the L2 radius of the attacks on defences."""
-    found = [*_overlap(overlap, options)]
+def all_claims(
+    eps: float,
+    q: float,
+    importance: str,
+    attacks: list[str],
+    fill: str,
+    overlap: Overlap,
+    neutralised: Neutralised,
+    attacked: Attacked,
+) -> list[Claim]:
+    """Return all claims; `eps` is the L2 radius of the attacks on defences."""
+    claims = co_location(overlap, q, importance, attacks)
     for mode in ("static", "per_input"):
-        found += _neutralising(eps, kept, options, mode)
-    found += [_adaptive(eps, stood, options, mode) for mode in HOW]
-    return [*found, *_decisive(stood, options)]
+        claims += neutralising(neutralised, eps, q, fill, mode)
+    claims += [adaptive(attacked, eps, q, mode) for mode in HOW]
+    return [*claims, *decisive(attacked, q)]
 
 
-def _overlap(found: Overlap, options: SimpleNamespace) -> list[Claim]:
-    q, look, attack = options.q, options.importance, options.attacks[0]
-    own, random, others = (found.overlaps[look, "oracle", q, control] for control in ("", "random", "other image"))
-    chance, specific = _difference(own, random), _difference(own, others)
-    rank, alike = (found.correlations[look, "oracle", control] for control in ("", "other image"))
-    agnostic, alien = (found.correlations["agnostic", "oracle", control] for control in ("", "other image"))
-    spread = _difference(agnostic, alien)
-    share, area = found.energies["agnostic", q, "V", attack]
-    looked = found.energies["agnostic", q, "B", attack][0] + found.energies["agnostic", q, "I", attack][0]
-    beyond = _difference(share, area)
+def co_location(values: Overlap, q: float, importance: str, attacks: list[str]) -> list[Claim]:
+    """Return the claims about where the classifier looks and where attacks go."""
+    attack, controls = attacks[0], ("", "random", "other image")
+    own, random, others = (values.overlaps[importance, "oracle", q, control] for control in controls)
+    chance, specific = difference(own, random), difference(own, others)
+    rank, alike = (values.correlations[importance, "oracle", control] for control in ("", "other image"))
+    agnostic, control = (values.correlations["agnostic", "oracle", of] for of in ("", "other image"))
+    spread = difference(agnostic, control)
+    share, area = values.energies["agnostic", q, "V", attack]
+    looked = values.energies["agnostic", q, "B", attack][0] + values.energies["agnostic", q, "I", attack][0]
+    beyond = difference(share, area)
     return [
         Claim(
             "co_location",
             "Attacks alter the pixels that the classifier looks at more than chance has it.",
             PAPER,
-            f"IoU of the two regions ({q:g} of the pixels each; {look}; {', '.join(options.attacks)}) "
-            f"{_plain(of_images(own))}, less that with random masks of equal area {_plain(chance)}; "
-            f"Spearman {_plain(of_images(rank))}",
+            f"IoU of the two regions ({q:g} of the pixels each; {importance}; {', '.join(attacks)}) "
+            f"{_two_digits(per_image(own))}, less that with random masks of equal area {_two_digits(chance)}; "
+            f"Spearman {_two_digits(per_image(rank))}",
             above(chance),
         ),
         Claim(
             "co_location_is_the_images_own",
             "That overlap is the image's own, not one of any two images of the data.",
             OURS,
-            f"IoU with other images' region of attack {_plain(of_images(others))}, the own less that "
-            f"{_plain(specific)}; Spearman with them {_plain(of_images(alike))}",
+            f"IoU with other images' region of attack {_two_digits(per_image(others))}, the own less that "
+            f"{_two_digits(specific)}; Spearman with them {_two_digits(per_image(alike))}",
             above(specific),
         ),
         Claim(
             "agnostic_stands_for_oracle",
             "The attack map that runs no attack finds where the image's attacks go.",
             OURS,
-            f"Spearman with the oracle {_plain(of_images(agnostic))}, less that with other images' {_plain(spread)}",
+            f"Spearman with the oracle {_two_digits(per_image(agnostic))}, less that with other images' "
+            f"{_two_digits(spread)}",
             above(spread),
         ),
         Claim(
             "vulnerable_and_unimportant",
             "There is a region that attacks favour and the classifier does not look at.",
             PAPER,
-            f"V, found without an attack, is {of_images(area).percent()} of the pixels and holds "
-            f"{of_images(share).percent()} of the squared perturbation of {attack}, difference "
-            f"{beyond.percent()}; the region of importance holds {of_images(looked).percent()}",
+            f"V, found without an attack, is {per_image(area).percent()} of the pixels and holds "
+            f"{per_image(share).percent()} of the squared perturbation of {attack}, difference "
+            f"{beyond.percent()}; the region of importance holds {per_image(looked).percent()}",
             above(beyond),
         ),
     ]
 
 
-def _neutralising(eps: float, kept: Kept, options: SimpleNamespace, mode: str) -> list[Claim]:
-    def of(values: dict[tuple, Tensor], part: str, received: str) -> Tensor:
-        return values[mode, options.fill, options.q, part, received]
-
-    clean = {part: of(kept.right, part, "clean") for part in ("V", "I")}
-    gray = {part: of(kept.right, part, "gray_box") for part in ("V", "random", "shifted")}
-    margin = {part: of(kept.margins, part, "clean") for part in ("V", "I", "random")}
-    harm, spared = _difference(margin["V"], margin["I"]), _difference(margin["V"], margin["random"])
-    gained, better = _difference(gray["V"], kept.plain["gray_box"]), _difference(gray["V"], gray["random"])
+def neutralising(values: Neutralised, eps: float, q: float, fill: str, mode: str) -> list[Claim]:
+    """Return the claims about removing V, for an attack that does not know of it."""
+    plain = values.plain
+    clean = {part: values.right[mode, fill, q, part, "clean"] for part in ("V", "I")}
+    gray = {part: values.right[mode, fill, q, part, "gray_box"] for part in ("V", "random", "shifted")}
+    margin = {part: values.margins[mode, fill, q, part, "clean"] for part in ("V", "I", "random")}
+    harm, spared = difference(margin["V"], margin["I"]), difference(margin["V"], margin["random"])
+    gained, better = difference(gray["V"], plain["gray_box"]), difference(gray["V"], gray["random"])
     return [
         Claim(
             f"unimportant_{mode}",
             f"V is unimportant for classification: taking it out ({HOW[mode]}) costs less than taking out I.",
             PAPER,
-            f"margin in logits without V less that without I {_plain(harm)}, less that without random pixels of "
-            f"V's area {_plain(spared)}; clean accuracy {of_images(kept.plain['clean']).percent()} with all pixels, "
-            f"without V {of_images(clean['V']).percent()}, without I {of_images(clean['I']).percent()}",
+            f"margin in logits without V less that without I {_two_digits(harm)}, less that without random pixels of "
+            f"V's area {_two_digits(spared)}; clean accuracy {per_image(plain['clean']).percent()} with all pixels, "
+            f"without V {per_image(clean['V']).percent()}, without I {per_image(clean['I']).percent()}",
             above(harm),
         ),
         Claim(
             f"gray_box_{mode}",
             f"Neutralising V ({HOW[mode]}) helps against an attack that does not know of it.",
             PAPER,
-            f"gray box accuracy at L2 {eps:g}: {of_images(kept.plain['gray_box']).percent()} with all pixels, "
-            f"{of_images(gray['V']).percent()} without V, difference {gained.percent()}",
+            f"gray box accuracy at L2 {eps:g}: {per_image(plain['gray_box']).percent()} with all pixels, "
+            f"{per_image(gray['V']).percent()} without V, difference {gained.percent()}",
             above(gained),
         ),
         Claim(
@@ -109,46 +139,47 @@ def _neutralising(eps: float, kept: Kept, options: SimpleNamespace, mode: str) -
             f"It is V that does it ({HOW[mode]}): taking out as many pixels anywhere helps less.",
             OURS,
             f"gray box accuracy without V less that without random pixels {better.percent()}; without random pixels "
-            f"{of_images(gray['random']).percent()}, without V moved elsewhere {of_images(gray['shifted']).percent()}",
+            f"{per_image(gray['random']).percent()}, without V moved elsewhere {per_image(gray['shifted']).percent()}",
             above(better),
         ),
     ]
 
 
-def _adaptive(eps: float, everything: Stood, options: SimpleNamespace, mode: str) -> Claim:
-    bare = everything["undefended", "nothing", 0.0]["worst_case"]
-    stood = everything[mode, "V", options.q]
-    gained = _difference(stood["worst_case"], bare)
+def adaptive(values: Attacked, eps: float, q: float, mode: str) -> Claim:
+    """Return the claim that removing V helps against an attacker who knows of it."""
+    bare = values["undefended", "nothing", 0.0]["worst_case"]
+    right = values[mode, "V", q]
+    gained = difference(right["worst_case"], bare)
     each = ", ".join(
-        f"{attacker.replace('_', ' ')} {100 * right.float().mean():.1f} %"
-        for attacker, right in stood.items()
+        f"{attacker.replace('_', ' ')} {100 * correct.mean():.1f} %"
+        for attacker, correct in right.items()
         if attacker != "worst_case"
     )
     return Claim(
         f"adaptive_{mode}",
         f"Neutralising V ({HOW[mode]}) still helps when the attacker knows of it.",
         OURS,
-        f"worst case at L2 {eps:g} {of_images(stood['worst_case']).percent()}, undefended {of_images(bare).percent()}, "
+        f"worst case at L2 {eps:g} {per_image(right['worst_case']).percent()}, undefended {per_image(bare).percent()}, "
         f"difference {gained.percent()}. By attacker: {each}",
         above(gained),
         "" if above(gained) == HOLDS else REMOVED,
     )
 
 
-def _decisive(stood: Stood, options: SimpleNamespace) -> list[Claim]:
-    """What an attacker confined to what is left can do; whether V matters or its area; whether gradients are masked."""
-    bare = stood["undefended", "nothing", 0.0]["worst_case"]
-    static, random = (stood["static", part, options.q] for part in ("V", "random"))
-    left = _difference(static["confined"], bare)
-    better = _difference(static["worst_case"], random["worst_case"])
-    per_input = stood["per_input", "V", options.q]
-    masked = _difference(per_input["recomputed"], per_input["worst_case"])
+def decisive(values: Attacked, q: float) -> list[Claim]:
+    """Return the claims that explain it: the confined attacker, V against its area, masked gradients."""
+    bare = values["undefended", "nothing", 0.0]["worst_case"]
+    static, random = (values["static", part, q] for part in ("V", "random"))
+    left = difference(static["confined"], bare)
+    better = difference(static["worst_case"], random["worst_case"])
+    per_input = values["per_input", "V", q]
+    masked = difference(per_input["recomputed"], per_input["worst_case"])
     return [
         Claim(
             "confined_to_what_is_left",
             "Confined to what V (one mask for all images) leaves, an attack fools fewer images than with every pixel.",
             OURS,
-            f"{of_images(static['confined']).percent()} stand against the confined attack, {of_images(bare).percent()} "
+            f"{per_image(static['confined']).percent()} stand against the confined attack, {per_image(bare).percent()} "
             f"of the undefended classifier's against the free one, difference {left.percent()}",
             above(left),
             "" if above(left) == HOLDS else REMOVED,
@@ -157,8 +188,8 @@ def _decisive(stood: Stood, options: SimpleNamespace) -> list[Claim]:
             "adaptive_better_than_random",
             "In the worst case, taking out V (one mask for all images) protects better than as many random pixels.",
             OURS,
-            f"worst case without V {of_images(static['worst_case']).percent()}, without random pixels "
-            f"{of_images(random['worst_case']).percent()}, difference {better.percent()}",
+            f"worst case without V {per_image(static['worst_case']).percent()}, without random pixels "
+            f"{per_image(random['worst_case']).percent()}, difference {better.percent()}",
             above(better),
         ),
         Claim(
@@ -172,10 +203,6 @@ def _decisive(stood: Stood, options: SimpleNamespace) -> list[Claim]:
     ]
 
 
-def _difference(first: Tensor, second: Tensor) -> Estimate:
-    """The mean difference of paired observations."""
-    return mean((first.double() - second.double()).cpu())
-
-
-def _plain(estimate: Estimate) -> str:
+def _two_digits(estimate: Estimate) -> str:
+    """Return the estimate with two significant digits."""
     return estimate.text(digits=2)

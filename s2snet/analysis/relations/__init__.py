@@ -1,1 +1,1 @@
-"""study=relations: classifiers among each other (arXiv 1803.07994, 1803.08337). It begins in study.py."""
+"""study=relations: relations between classifiers (arXiv 1803.07994, 1803.08337)."""

@@ -1,4 +1,4 @@
-"""What the study `relations` claims, and by which rule each claim comes to its verdict."""
+"""The claims of study=relations, and the rule that decides each of them. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,29 +6,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from s2snet.analysis import intervals
-from s2snet.analysis.bench import FAILS, HOLDS, UNDECIDED, Claim
-from s2snet.analysis.relations import orders
-from s2snet.analysis.relations.orders import Tournament
-from s2snet.analysis.relations.transfer import OWN_BUDGET, Leader
-from s2snet.analysis.rules import above, all_of
+from s2snet.analysis.claim import FAILS, HOLDS, UNDECIDED, Claim, above, all_of
+from s2snet.analysis.relations import rankings
+from s2snet.analysis.relations.rankings import OWN_BUDGET, Leader, Tournament
 
 DEFENCE, SISTER = "arXiv 1803.07994", "arXiv 1803.08337"
 THE_PAPERS = {"alexnet", "vgg16", "resnet50", "inception_v3"}
 SURE = 0.95  # of the resamples
 
-Leaders = Mapping[str, Leader]  # by where they were found
+Leaders = Mapping[str, Leader]  # by level, or OWN_BUDGET
 
 
 @dataclass(frozen=True)
 class Setting:
-    """On what it was measured."""
+    """The data and the networks that were compared."""
 
     data: str
     kinds: tuple[str, ...]  # architectures, in the order of the names
     names: tuple[str, ...]
 
     def because(self, verdict: str) -> str:
-        """For a paper's claim that fails."""
+        """Return what is known to differ from the paper, for a claim that fails."""
         if verdict != FAILS:
             return ""
         if set(self.kinds) >= THE_PAPERS:
@@ -36,49 +34,50 @@ class Setting:
         return f"other networks and S2SNets than the paper's four on ImageNet: {len(self.kinds)} on {self.data}"
 
 
-def one(leaders: Leaders) -> str | None:
-    """Who leads: clear at more than half of the places, and nobody else clear at any. None where that is nobody."""
+def overall(leaders: Leaders) -> str | None:
+    """Return the network that leads clearly at more than half of the places, while no other leads clearly at any."""
     clear = [leader.name for leader in leaders.values() if leader.clear]
     return clear[0] if len(set(clear)) == 1 and 2 * len(clear) > len(leaders) else None
 
 
 def contradicted(leaders: Leaders) -> bool:
-    """Whether two different networks lead clearly at two places."""
+    """Return whether two different networks lead clearly at two places."""
     return len({leader.name for leader in leaders.values() if leader.clear}) > 1
 
 
-def _told(leaders: Leaders) -> str:
+def _evidence(leaders: Leaders) -> str:
+    """Return a sentence with the leader at each place."""
     parts = []
-    for where, leader in leaders.items():
-        if where == OWN_BUDGET:
+    for place, leader in leaders.items():
+        if place == OWN_BUDGET:
             value, lead = leader.value.text(), leader.lead.text()
             parts.append(
                 f"by its own budget for half of the images {leader.name} {value}, {lead} below {leader.second}"
             )
         else:
             value, lead = leader.value.percent(), _points(leader.lead)
-            parts.append(f"at {where} {leader.name} {value}, {lead} before {leader.second}")
+            parts.append(f"at {place} {leader.name} {value}, {lead} before {leader.second}")
     text = "; ".join(parts) + "."
     return text[0].upper() + text[1:]
 
 
 def leads(name: str, says: str, leaders: Leaders) -> Claim:
-    """Holds where `one` network leads, fails where two do at different places, is undecided else."""
-    verdict = HOLDS if one(leaders) else FAILS if contradicted(leaders) else UNDECIDED
-    return Claim(name, says, "ours", _told(leaders), verdict)
+    """Return a claim that holds if one network leads, and fails if two do at different places."""
+    verdict = HOLDS if overall(leaders) else FAILS if contradicted(leaders) else UNDECIDED
+    return Claim(name, says, "ours", _evidence(leaders), verdict)
 
 
 def leads_by_name(name: str, says: str, leaders: Leaders, network: str, setting: Setting) -> Claim:
-    """Holds where that network is the `one`, fails where another is, or where several lead clearly."""
-    found = one(leaders)
-    verdict = HOLDS if found == network else FAILS if found or contradicted(leaders) else UNDECIDED
-    return Claim(name, says, DEFENCE, _told(leaders), verdict, setting.because(verdict))
+    """Return a claim that holds if that network leads, and fails if another one does, or several do."""
+    leading = overall(leaders)
+    verdict = HOLDS if leading == network else FAILS if leading or contradicted(leaders) else UNDECIDED
+    return Claim(name, says, DEFENCE, _evidence(leaders), verdict, setting.because(verdict))
 
 
-def of_transfer(leaders: Mapping[str, Leaders], fooled: Mapping[float, np.ndarray], setting: Setting) -> list[Claim]:
-    """Who is easiest to fool, whose perturbations travel furthest, and the control that both rest on."""
+def transfer(leaders: Mapping[str, Leaders], fooled: Mapping[float, np.ndarray], setting: Setting) -> list[Claim]:
+    """Return the claims about which network is easiest to fool, whose perturbations transfer best, and a control."""
     easiest, furthest = leaders["easiest"], leaders["furthest"]
-    found = [
+    claims = [
         own_examples_fool_most(fooled, setting.names),
         leads(
             "easiest",
@@ -92,19 +91,19 @@ def of_transfer(leaders: Mapping[str, Leaders], fooled: Mapping[float, np.ndarra
             furthest,
         ),
     ]
-    for kind, claim, says, places in (
+    for kind, name, sentence, places in (
         ("vgg16", "vgg16_easiest", "VGG16 is the easiest to fool.", easiest),
         ("resnet50", "resnet50_furthest", "ResNet50's perturbations are the most transferable.", furthest),
     ):
         if kind in setting.kinds:
             named = setting.names[setting.kinds.index(kind)]
-            found.append(leads_by_name(claim, says, places, named, setting))
-    return [*found, two_are_different(easiest, furthest, setting)]
+            claims.append(leads_by_name(name, sentence, places, named, setting))
+    return [*claims, two_are_different(easiest, furthest, setting)]
 
 
 def two_are_different(easiest: Leaders, furthest: Leaders, setting: Setting) -> Claim:
-    """Holds where both have `one` leader and these differ, fails where they are the same, is undecided else."""
-    weak, strong = one(easiest), one(furthest)
+    """Return a claim that holds if both questions have a leader and these differ, and fails if they are the same."""
+    weak, strong = overall(easiest), overall(furthest)
     verdict = UNDECIDED if weak is None or strong is None else FAILS if weak == strong else HOLDS
     nobody = "nobody clearly"
     return Claim(
@@ -118,7 +117,7 @@ def two_are_different(easiest: Leaders, furthest: Leaders, setting: Setting) -> 
 
 
 def own_examples_fool_most(fooled: Mapping[float, np.ndarray], names: Sequence[str]) -> Claim:
-    """A control of the attack: fails where another's examples fool a judge more than its own, clearly."""
+    """Return a control of the attack, which fails if another's examples clearly fool a judge more than its own."""
     gaps = {
         (level, names[j], names[i]): intervals.mean(matrix[j, j].astype(float) - matrix[i, j])
         for level, matrix in fooled.items()
@@ -140,13 +139,13 @@ def own_examples_fool_most(fooled: Mapping[float, np.ndarray], names: Sequence[s
     )
 
 
-def of_defended(
+def defended(
     leaders: Mapping[str, Leaders],
     bare: Mapping[float, np.ndarray],
     purified: Mapping[float, np.ndarray],
     setting: Setting,
 ) -> list[Claim]:
-    """What an S2SNet in front of each judge changes, over images that are right with and without it."""
+    """Return the claims about an S2SNet before each judge, over images that are right with and without it."""
     n = next(iter(bare.values())).shape[2]
     if "easiest_behind" not in leaders:
         too_few = f"Only {n} images are right with and without all S2SNets."
@@ -165,9 +164,9 @@ def of_defended(
         )
         drops += [own, across]
     verdict = all_of(*map(above, drops))
-    found = "; ".join(parts) + f" (n = {n})."
+    evidence = "; ".join(parts) + f" (n = {n})."
     return [
-        Claim("defended", _DEFENDED, "ours", found[0].upper() + found[1:], verdict),
+        Claim("defended", _DEFENDED, "ours", evidence[0].upper() + evidence[1:], verdict),
         leads(
             "easiest_behind",
             "Also behind their S2SNets one is the easiest to fool by the others' examples.",
@@ -191,7 +190,7 @@ def _points(drop: intervals.Estimate) -> str:
     return f"{100 * drop.value:.1f} points ({100 * drop.low:.1f} to {100 * drop.high:.1f})"
 
 
-def of_orders(
+def orders(
     names: Sequence[str],
     correct: np.ndarray,
     own: np.ndarray,
@@ -201,13 +200,13 @@ def of_orders(
     setting: Setting,
     seed: int = 0,
 ) -> list[Claim]:
-    """Whether the cross matrix [signal, reader, n] is an order, and what the order goes with."""
+    """Return the claims about whether the cross matrix [signal, reader, n] is an order, and what agrees with it."""
     plain = tournaments["plain"]
-    accuracy = orders.along(plain.resamples, orders.resampled(own.astype(float), seed))
-    size = orders.along(plain.resamples, sizes.astype(float))
+    accuracy = rankings.along(plain.resamples, rankings.resampled(own.astype(float), seed))
+    size = rankings.along(plain.resamples, sizes.astype(float))
     follows = {"accuracy": float((accuracy != 0).mean()), "size": float((size != 0).mean())}
     neither = _sure(1 - max(follows.values())) if plain.share >= SURE else UNDECIDED
-    nmi = orders.along(plain.resamples, orders.resampled(information, seed))
+    nmi = rankings.along(plain.resamples, rankings.resampled(information, seed))
     agrees = float((nmi != 0).mean())
     verdict = _sure(agrees) if plain.share >= SURE else UNDECIDED
     no_order = "" if plain.share >= SURE else " There is no sure order to compare with."
@@ -249,49 +248,51 @@ _RELATIVE = (
 )
 
 
-def is_order(name: str, says: str, found: Tournament, n: int, setting: Setting) -> Claim:
-    """Holds where 95 % of the bootstrap resamples are total orders, fails where 5 % are; undecided else."""
-    verdict = _sure(found.share)
+def is_order(name: str, says: str, tournament: Tournament, n: int, setting: Setting) -> Claim:
+    """Return a claim that holds if 95 % of the bootstrap samples are total orders, and fails if at most 5 % are."""
+    verdict = _sure(tournament.share)
     count = len(setting.names)
     return Claim(
         name,
         says,
         SISTER if name == "order" else "ours",
-        f"{found.text}; {found.triads:g} circular triads, Kendall's coefficient of consistence {found.consistence:.2f} "
-        f"(n = {n}). {100 * found.share:.1f} % of {len(found.resamples)} resamples are total orders; "
-        f"{100 * found.chance:.1f} % of all tournaments of {count} have no more circular triads.",
+        f"{tournament.text}; {tournament.triads:g} circular triads, Kendall's coefficient of consistence "
+        f"{tournament.consistence:.2f} (n = {n}). {100 * tournament.share:.1f} % of {len(tournament.resamples)} "
+        f"resamples are total orders; {100 * tournament.chance:.1f} % of all tournaments of {count} have no more "
+        "circular triads.",
         verdict,
         setting.because(verdict) if name == "order" else "",
     )
 
 
-def beyond_chance(found: Tournament, count: int) -> Claim:
-    """Holds where at most 5 % of random tournaments are as transitive as it is in 95 % of the resamples.
+def beyond_chance(tournament: Tournament, count: int) -> Claim:
+    """Return a claim that holds if in 95 % of the samples at most 5 % of random tournaments are as transitive.
 
-    Fails where half of them are as transitive as it is itself although a more transitive one is possible.
+    It fails if half of them are as transitive as the tournament itself although a more transitive one is possible.
     """
-    drawn, often = np.unique(found.resamples, axis=0, return_counts=True)
-    rare = np.array([orders.chance(won) <= 1 - SURE for won in drawn])
+    drawn, often = np.unique(tournament.resamples, axis=0, return_counts=True)
+    rare = np.array([rankings.chance(won) <= 1 - SURE for won in drawn])
     unlikely = float(often[rare].sum() / often.sum())
-    least = orders.by_chance(count)[0.0]
-    verdict = HOLDS if unlikely >= SURE else FAILS if found.chance >= 0.5 and found.triads > 0 else UNDECIDED
+    least = rankings.by_chance(count)[0.0]
+    verdict = HOLDS if unlikely >= SURE else FAILS if tournament.chance >= 0.5 and tournament.triads > 0 else UNDECIDED
     small = f" An order of {count} is too likely by chance for this test." if least > 1 - SURE else ""
     return Claim(
         "beyond_chance",
         "Who reads whose signal is more transitive than a tournament whose outcomes are drawn by lot.",
         "ours",
-        f"{100 * found.chance:.1f} % of all tournaments of {count} have as few circular triads, {100 * least:.1f} % "
-        f"have none; in {100 * unlikely:.1f} % of the resamples at most 5 % have as few.{small}",
+        f"{100 * tournament.chance:.1f} % of all tournaments of {count} have as few circular triads, "
+        f"{100 * least:.1f} % have none; in {100 * unlikely:.1f} % of the resamples at most 5 % have as few.{small}",
         verdict,
     )
 
 
 def _sure(share: float) -> str:
+    """Return the verdict of a share of bootstrap samples."""
     return HOLDS if share >= SURE else FAILS if share <= 1 - SURE else UNDECIDED
 
 
 def own_signal_read_best(correct: np.ndarray, names: Sequence[str]) -> Claim:
-    """Holds where every reader is clearly better on its own signal than on each other one, fails where one is worse."""
+    """Return a claim that holds if every reader is clearly better on its own signal, and fails if one is worse."""
     gaps = {
         (names[j], names[i]): intervals.mean(correct[j, j].astype(float) - correct[i, j])
         for j in range(len(names))

@@ -1,4 +1,4 @@
-"""The tables and pictures of the study `relations`: one function each, named after its file."""
+"""The tables and pictures of study=relations: one function per table."""
 
 from collections.abc import Mapping
 
@@ -9,28 +9,24 @@ from torch import Tensor
 from s2snet.analysis import intervals
 from s2snet.analysis.batched import logits
 from s2snet.analysis.bench import Bench, Sample
-from s2snet.analysis.relations.networks import Network
-from s2snet.analysis.relations.orders import Tournament
-from s2snet.analysis.relations.transfer import Leader
-
-
-def _interval(estimate: intervals.Estimate, name: str) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+from s2snet.analysis.relations.classifiers import Network
+from s2snet.analysis.relations.rankings import Leader, Tournament
 
 
 def _share(values: np.ndarray, name: str) -> dict[str, float]:
-    return _interval(intervals.share(int(values.sum()), len(values)), name)
+    """Return the share of true values with its interval as columns."""
+    return intervals.share(int(values.sum()), len(values)).columns(name)
 
 
 def networks(
     bench: Bench,
-    found: Mapping[str, Network],
+    compared: Mapping[str, Network],
     own: np.ndarray,
     correct: np.ndarray,
     information: np.ndarray,
     smallest: np.ndarray,
 ) -> None:
-    """networks.csv: what each classifier is and what it has alone."""
+    """Fill `networks`: each classifier's kind, size, accuracies, median budget and mutual information."""
     bench.rows(
         "networks",
         lambda: [
@@ -41,22 +37,22 @@ def networks(
                 **_share(own[k], "accuracy"),
                 **_share(correct[k, k], "accuracy_behind"),
                 "images": own.shape[1],
-                **_interval(intervals.median(smallest[k]), "median_budget"),
+                **intervals.median(smallest[k]).columns("median_budget"),
                 "attacked": smallest.shape[1],
-                **_interval(intervals.mean(information[k]), "nmi"),
+                **intervals.mean(information[k]).columns("nmi"),
                 "nmi_images": information.shape[1],
             }
-            for k, (name, net) in enumerate(found.items())
+            for k, (name, net) in enumerate(compared.items())
         ],
-        networks={name: net.classifier for name, net in found.items()},
+        networks={name: net.classifier for name, net in compared.items()},
         measured=[torch.from_numpy(part) for part in (own, correct, information, smallest)],
     )
 
 
 def transfer(
-    bench: Bench, names: list[str], fooled: dict[str, dict[float, np.ndarray]], made: dict[float, list[dict]]
+    bench: Bench, names: list[str], fooled: dict[str, dict[float, np.ndarray]], examples: dict[float, list[dict]]
 ) -> None:
-    """transfer.csv: each cell of each transfer matrix. `least_level` is the level that the shortest of them has."""
+    """Fill `transfer`: each cell of each transfer matrix; `least_level` is the smallest level that was reached."""
     bench.rows(
         "transfer",
         lambda: [
@@ -67,7 +63,7 @@ def transfer(
                 "judge": judge,
                 **_share(matrix[i, j], "fooled"),
                 "n": matrix.shape[2],
-                "least_level": float(made[level][i]["reached"].min()),
+                "least_level": float(examples[level][i]["reached"].min()),
             }
             for judges, matrices in fooled.items()
             for level, matrix in matrices.items()
@@ -76,22 +72,22 @@ def transfer(
             for j, judge in enumerate(names)
         ],
         names=names,
-        levels=list(made),
+        levels=list(examples),
         fooled=[torch.from_numpy(matrix) for matrices in fooled.values() for matrix in matrices.values()],
-        reached=[part["reached"] for parts in made.values() for part in parts],
+        reached=[part["reached"] for parts in examples.values() for part in parts],
     )
 
 
 def leaders(bench: Bench, leaders: dict[str, dict[str, Leader]]) -> None:
-    """leaders.csv: who comes first in each question, and by how much before the second."""
+    """Fill `leaders`: the first network of each question, and its lead over the second."""
     rows = [
         {
             "question": question,
             "at": at,
             "first": leader.name,
-            **_interval(leader.value, "value"),
+            **leader.value.columns("value"),
             "second": leader.second,
-            **_interval(leader.lead, "lead"),
+            **leader.lead.columns("lead"),
             "clear": leader.clear,
             "n": leader.lead.n,
         }
@@ -102,7 +98,7 @@ def leaders(bench: Bench, leaders: dict[str, dict[str, Leader]]) -> None:
 
 
 def cross(bench: Bench, names: list[str], correct: np.ndarray) -> None:
-    """cross.csv: the accuracy of each reader on what each S2SNet shows."""
+    """Fill `cross`: the accuracy of each reader behind each S2SNet."""
     bench.rows(
         "cross",
         lambda: [
@@ -116,19 +112,16 @@ def cross(bench: Bench, names: list[str], correct: np.ndarray) -> None:
 
 
 def orders(bench: Bench, names: list[str], correct: np.ndarray, tournaments: dict[str, Tournament]) -> None:
-    """pairs.csv: who of two reads the other's signal better; orders.csv: what comes of it."""
+    """Fill `pairs`, which of two reads the other's signal better, and `orders`, the tournaments."""
     rows = [
         {
             "first": names[i],
             "second": names[j],
-            **_interval(intervals.mean(correct[j, i].astype(float) - correct[i, j], bench.seed), "advantage"),
-            **_interval(
-                intervals.mean(
-                    (correct[j, i].astype(float) - correct[i, i]) - (correct[i, j].astype(float) - correct[j, j]),
-                    bench.seed,
-                ),
-                "relative",
-            ),
+            **intervals.mean(correct[j, i].astype(float) - correct[i, j], bench.seed).columns("advantage"),
+            **intervals.mean(
+                (correct[j, i].astype(float) - correct[i, i]) - (correct[i, j].astype(float) - correct[j, j]),
+                bench.seed,
+            ).columns("relative"),
             "n": correct.shape[2],
         }
         for i in range(len(names))
@@ -138,45 +131,45 @@ def orders(bench: Bench, names: list[str], correct: np.ndarray, tournaments: dic
     rows = [
         {
             "kind": kind,
-            "order": found.text,
-            "is_order": found.is_order,
-            "circular_triads": found.triads,
-            "consistence": found.consistence,
-            "by_chance": found.chance,
-            "orders_among_resamples": found.share,
+            "order": tournament.text,
+            "is_order": tournament.is_order,
+            "circular_triads": tournament.triads,
+            "consistence": tournament.consistence,
+            "by_chance": tournament.chance,
+            "orders_among_resamples": tournament.share,
         }
-        for kind, found in tournaments.items()
+        for kind, tournament in tournaments.items()
     ]
     bench.rows("orders", lambda: rows, rows=rows)
 
 
-def pictures(
+def add_pictures(
     bench: Bench,
-    found: Mapping[str, Network],
+    compared: Mapping[str, Network],
     sample: Sample,
-    chosen: Sample,
-    made: list[dict[str, Tensor]],
+    attacked: Sample,
+    examples: list[dict[str, Tensor]],
     level: float,
     shown: int,
 ) -> None:
-    """What each S2SNet shows of the first images, and the perturbations at the middle level."""
+    """Add the first images behind each S2SNet, and the perturbations at the middle level."""
     images = sample.images[:shown]
     columns = [bench.classes[int(label)] for label in sample.labels[:shown]]
-    seen = [logits(net.purifier, images).clamp(0, 1) for net in found.values()]
-    bench.grid(
+    purified = [logits(net.purifier, images).clamp(0, 1) for net in compared.values()]
+    bench.add_grid(
         "signals",
-        torch.stack([images, *seen]),
-        ["image", *found],
+        torch.stack([images, *purified]),
+        ["image", *compared],
         columns,
-        "What each S2SNet shows",
-        "The image, and it behind the S2SNet of each classifier.",
+        "Images behind each S2SNet",
+        "The image, then its output of the S2SNet of each classifier.",
     )
-    bench.grid(
+    bench.add_grid(
         "perturbations",
-        torch.stack([part["shown"] for part in made]),
-        list(found),
-        [bench.classes[int(label)] for label in chosen.labels[:shown]],
+        torch.stack([part["shown"] for part in examples]),
+        list(compared),
+        [bench.classes[int(label)] for label in attacked.labels[:shown]],
         f"Perturbations at normalised L2 {level:g}",
-        "Made on each classifier, for images that all of them have right.",
-        signed=tuple(found),
+        "Crafted against each classifier, for images that all of them classify correctly.",
+        signed=tuple(compared),
     )

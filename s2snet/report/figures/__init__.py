@@ -1,1 +1,1 @@
-"""The figures: one file each, with `draw(headline, axes, ...)` that opens no file and knows no model."""
+"""Draw the figures: one module each, with a function `draw(..., axes, ...)` that opens no files."""

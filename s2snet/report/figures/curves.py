@@ -1,35 +1,35 @@
-"""Accuracy over budget for one norm and one threat: a line per defence with its 95 % interval."""
+"""Draw accuracy over budget for one norm and one threat: a line per defence with its 95 % interval."""
 
 from matplotlib.axes import Axes
 
 from s2snet.evaluation.schema import CLEAN
+from s2snet.report.formatting import title_of
 from s2snet.report.palette import LIGHT, MARKERS, colour
-from s2snet.report.words import title_of
 
-LONGEST = 24  # letters of a label
-GAP = 0.068  # least distance between two labels at the right edge, as a share of the axis
+MAX_LABEL = 24  # characters
+GAP = 0.068  # minimum distance between two labels at the right edge, as a fraction of the axis
 
 
 def room(titles: dict[str, str]) -> float:
-    """The share of the width that the labels at the right edge take."""
+    """Return the fraction of the width that the labels at the right edge need."""
     longest = max((len(shortened(title)) for title in titles.values()), default=0)
     return min(0.1 + 0.0125 * longest, 0.42)
 
 
 def shortened(title: str) -> str:
-    """A title that fits beside the axes; the page has the whole one."""
-    return title if len(title) <= LONGEST else title[: LONGEST - 1].rstrip() + "\u2026"
+    """Shorten a title to fit next to the axes; the page has the full one."""
+    return title if len(title) <= MAX_LABEL else title[: MAX_LABEL - 1].rstrip() + "\u2026"
 
 
-def draw(speaking: dict, axes: Axes, norm: str, threat: str, titles: dict[str, str], slot: dict[str, int]) -> None:
-    """Draws the lines of `speaking` (scores.headline) for `norm` and `threat`, from the clean accuracy on.
+def draw(headlines: dict, axes: Axes, norm: str, threat: str, titles: dict[str, str], slot: dict[str, int]) -> None:
+    """Draw the accuracies of `headlines` (from scores.headline) for one norm and threat, starting at the clean one.
 
-    `titles` gives the defences in order, with the label of each; `slot` gives its place in the palette.
+    `titles` maps the defences, in order, to their labels, and `slot` to their places in the palette.
     """
     ends, radii = [], set()
     for name, title in titles.items():
-        points = [(eps, line) for (d, t, n, eps), line in speaking.items() if (d, t, n) == (name, threat, norm)]
-        clean = speaking.get((name, CLEAN, "", 0.0))
+        points = [(eps, line) for (d, t, n, eps), line in headlines.items() if (d, t, n) == (name, threat, norm)]
+        clean = headlines.get((name, CLEAN, "", 0.0))
         if not points:
             continue
         radii |= {eps for eps, _ in points}
@@ -48,12 +48,12 @@ def draw(speaking: dict, axes: Axes, norm: str, threat: str, titles: dict[str, s
 
 
 def frame(axes: Axes, norm: str, radii: list[float]) -> None:
-    """Axes in percent and in budgets that were run; a Linf axis counts in 1/255."""
+    """Set up the axes: percent, and ticks at the budgets, in 1/255 for Linf."""
     largest = max(radii, default=1.0)
     axes.set_xlim(0, largest)
     in_levels = norm == "linf" and largest < 0.5
     texts = [f"{eps * 255:.3g}" if in_levels else f"{eps:.3g}" for eps in radii]
-    # A tick that would touch its neighbour keeps its mark and loses its number.
+    # Drop the number of a tick that would overlap its neighbour.
     shown, last = [], 0.0
     for eps, text in zip(radii, texts, strict=True):
         fits = eps == radii[0] or eps - last > 0.055 * largest
@@ -65,7 +65,7 @@ def frame(axes: Axes, norm: str, radii: list[float]) -> None:
 
 
 def percent_axis(axes: Axes) -> None:
-    """Accuracy in percent upwards; a grid, and no frame but the ground line."""
+    """Set up the vertical axis for accuracy in percent, with a grid and only the bottom spine."""
     axes.set_ylim(0, 100)
     axes.set_yticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
     axes.grid(axis="y", linewidth=0.6)
@@ -78,7 +78,7 @@ def percent_axis(axes: Axes) -> None:
 
 
 def label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Names the lines at their right ends, pushed apart where they would overlap."""
+    """Label the lines at their right ends, moving labels that would overlap."""
     ends = sorted(ends, key=lambda end: end[0])
     places = [end[0] / 100 for end in ends]
     for i in range(1, len(places)):

@@ -1,21 +1,21 @@
-"""Accuracy against the size of the perturbation, over all attacks of all threats: a falling step per defence."""
+"""Draw accuracy over the size of the perturbation, for all attacks of all threats: a step curve per defence."""
 
 from matplotlib.axes import Axes
 
 from s2snet.report.figures.curves import label_ends, percent_axis
 from s2snet.report.palette import LIGHT, colour
 
-# What each distance of curves.csv is called under its axis.
+# Axis labels of the distances in curves.csv.
 AXES = {
     "l2_normalised": "normalised L\u2082, pixels in [0, 1]",
-    "l2_standardised": "normalised L\u2082, mean and std taken out",
+    "l2_standardised": "normalised L\u2082, of standardised pixels",
     "linf": "L\u221e in 1/255",
     "l2": "L\u2082",
 }
 
 
 def draw(lines: list[dict], axes: Axes, distance: str, titles: dict[str, str], slot: dict[str, int]) -> None:
-    """Draws the worst-case lines of curves.csv for one distance; `titles` gives the defences in order."""
+    """Draw the worst-case points of curves.csv for one distance; `titles` lists the defences in order."""
     scale = 255 if distance == "linf" else 1
     ends, largest = [], 0.0
     for name, title in titles.items():

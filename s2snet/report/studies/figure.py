@@ -1,4 +1,4 @@
-"""One figure of a study: what draws it, and what is said beneath it."""
+"""One figure of a study: how it is drawn, its title and its caption."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 @dataclass(frozen=True)
 class Figure:
-    """`draw(axes)` on axes of `width` x `height` inches; `right` is the share of the width left for labels."""
+    """A figure of `width` x `height` inches, drawn by `draw(axes)`; `right` is the share of the width for labels."""
 
     name: str  # becomes figures/NAME.svg
     title: str

@@ -1,4 +1,4 @@
-"""analysis.html from the studies in a result folder, and report.html again where there is an evaluation too."""
+"""Write analysis.html from the studies in a result folder, and report.html again if it has an evaluation too."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from s2snet.report.studies.sections import sections
 
 
 def write_analysis(folder: str | Path) -> dict[str, Path]:
-    """Writes the pages; returns them by name. The same studies give the same bytes."""
+    """Write the pages and return their paths by name. The same studies give the same bytes."""
     folder = Path(folder)
     studies = sections(folder)
     html = (

@@ -1,4 +1,4 @@
-"""From a study's folder to what a page shows of it: claims, figures (written too), picture grids, tables."""
+"""Collect what a page shows of a study from its folder: claims, figures, picture grids, tables."""
 
 import csv
 import json
@@ -12,29 +12,30 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
+from s2snet import analysis
 from s2snet.report import svg
-from s2snet.report.studies import STUDIES
+from s2snet.report.studies.figure import Figure
 
-MOST_ROWS = 40  # of a table on the page; the file has all
+MOST_ROWS = 40  # of a table on the page; the CSV file has all
 
 
 def sections(folder: Path) -> list[dict[str, Any]]:
-    """What each study in the result folder found, in the order of STUDIES; writes their figures/*.svg."""
-    found = [folder / "analysis" / name for name in STUDIES]
-    return [section(study) for study in found if (study / "study.json").is_file()]
+    """Return the sections of all studies in a result folder, in the order of STUDIES; write their figures/*.svg."""
+    folders = [folder / "analysis" / name for name in analysis.STUDIES]
+    return [section(study) for study in folders if (study / "study.json").is_file()]
 
 
 def section(folder: Path) -> dict[str, Any]:
-    """One study, ready for studies/section.html.j2."""
+    """Return one study as studies/section.html.j2 takes it; write its figures/*.svg."""
     study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    shown = STUDIES[study["study"]]
+    drawing = analysis.load(study["study"], "figures")
     tables = {path.stem: read_table(path) for path in sorted(folder.glob("*.csv"))}
     return {
         **study,
-        "title": shown.TITLE,
-        "question": shown.QUESTION,
+        "title": drawing.TITLE,
+        "question": drawing.QUESTION,
         "tally": dict(Counter(claim["verdict"] for claim in study["claims"]).most_common()),
-        "figures": draw_figures(folder, study["study"], shown.figures(tables)),
+        "figures": draw_figures(folder, study["study"], drawing.figures(tables)),
         "grids": draw_grids(folder, study["grids"]),
         "tables": [
             {"name": name, "columns": list(rows[0]) if rows else [], "rows": rows[:MOST_ROWS], "count": len(rows)}
@@ -44,7 +45,7 @@ def section(folder: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV file; what reads as a number is one, and an empty field is None."""
+    """Return the rows of a CSV file, with numbers and booleans parsed and None for empty fields."""
     with open(path, newline="", encoding="utf-8") as file:
         return [{key: _value(text) for key, text in row.items()} for row in csv.DictReader(file)]
 
@@ -60,8 +61,8 @@ def _value(text: str) -> Any:
     return {"True": True, "False": False}.get(text, text)
 
 
-def draw_figures(folder: Path, study: str, figures: list) -> list[dict[str, Any]]:
-    """Writes each figure as figures/NAME.svg and returns them for the page."""
+def draw_figures(folder: Path, study: str, figures: list[Figure]) -> list[dict[str, Any]]:
+    """Write each figure as figures/NAME.svg and return them for the page."""
     (folder / "figures").mkdir(exist_ok=True)
     drawn = []
     for figure in figures:
@@ -79,7 +80,7 @@ def draw_figures(folder: Path, study: str, figures: list) -> list[dict[str, Any]
 
 
 def draw_grids(folder: Path, grids: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each grid with its cells as data URIs, row by row."""
+    """Return each grid with its cells as data URIs, row by row."""
     if not grids:
         return []
     images = load_file(folder / "grids.safetensors")
@@ -95,12 +96,12 @@ def draw_grids(folder: Path, grids: dict[str, dict[str, Any]]) -> list[dict[str,
 
 
 def _uri(image: np.ndarray, signed: bool) -> str:
-    """An image [C, H, W] as a PNG: in [0, 1]; or `signed`, summed over C, its largest value full red or blue."""
+    """Return an image [C, H, W] as the data URI of a PNG: in [0, 1], or `signed`, summed over C, in red and blue."""
     image = np.nan_to_num(image)
     if signed:
         image = image.sum(axis=0)
         level = image / (np.abs(image).max() or 1)
-        # white at 0; red, green and blue fall where the sign takes them
+        # white at 0, red at the largest positive value, blue at the largest negative one
         pixels = np.stack([1 - np.maximum(-level, 0), 1 - np.abs(level), 1 - np.maximum(level, 0)], axis=-1)
     else:
         pixels = (image if len(image) == 3 else image.mean(axis=0, keepdims=True).repeat(3, axis=0)).transpose(1, 2, 0)

@@ -1,0 +1,779 @@
+"""Break the package in one place at a time, and see whether a test notices.
+
+    python scripts/mutants.py results.jsonl                     run the mutants that results.jsonl does not have yet
+    python scripts/mutants.py results.jsonl --only scores.      those whose names start so
+    python scripts/mutants.py results.jsonl --table             print what was found
+    python scripts/mutants.py --compare before.jsonl after.jsonl
+    python scripts/mutants.py --places                          check that every place is there, once
+
+A mutant is one wrong line: a sign, a bound, a key that forgets something. Each is put into a copy of the tree, and
+`pytest -x` runs the tests that should notice, the cheapest first. A mutant that survives is either a missing test or a
+line that makes no difference. One process at low priority; about ten seconds a mutant, minutes for one that survives.
+
+A place is a fragment of source inside a function, searched in the whole package, so that it is found after a module
+was moved. Several fragments are alternatives: the first that occurs is replaced.
+"""
+
+import argparse
+import ast
+import importlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "s2snet"
+KILLED, SURVIVED, TIMEOUT, BROKEN, MISSING = "killed", "survived", "timeout", "broken", "missing"
+
+# Test files and folders, the cheapest first. One that was moved is found by its name.
+BALLS = "attacks/test_balls.py attacks/test_closed_form.py attacks/test_released.py attacks"
+LOSSES = "attacks/test_losses.py attacks/test_closed_form.py attacks"
+SCORES = "evaluation/test_scores.py evaluation/test_measures.py checks/test_of_record.py evaluation/test_seeds.py"
+REFEREE = (
+    "evaluation/test_ledger.py evaluation/test_measures.py evaluation/test_foreign.py evaluation/test_evaluation.py"
+)
+LEDGER = "evaluation/test_ledger.py evaluation/test_keep.py evaluation/test_ranks.py evaluation/test_evaluation.py"
+CELLS = (
+    "evaluation/test_seeds.py evaluation/test_targets.py evaluation/test_minimal_cells.py evaluation/test_random.py "
+    "evaluation/test_keep.py evaluation/test_universal.py evaluation/test_foreign.py evaluation/test_evaluation.py "
+    "evaluation/test_surrogates.py evaluation/test_threats.py"
+)
+ENGINE = (
+    "evaluation/test_ledger.py evaluation/test_minimal_cells.py evaluation/test_seeds.py evaluation/test_keep.py "
+    "evaluation/test_evaluation.py evaluation/test_targets.py evaluation/test_random.py evaluation/test_ranks.py "
+    "evaluation/test_foreign.py evaluation/test_threats.py"
+)
+OF_RECORD = "checks/test_of_record.py test_audit.py checks"
+OF_ATTACKS = "checks/test_of_attacks.py test_audit.py checks"
+OF_GRADIENTS = "checks/test_of_gradients.py test_audit.py checks"
+OF_ROUTES = "test_audit.py checks"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    tests: str
+    places: tuple[tuple[str, str, str], ...]  # (function or Class.method, fragment, what is put in its place)
+
+
+def of(tests: str, prefix: str, **places: tuple) -> list[Mutant]:
+    """Mutants named `prefix.key`; a value is one place or a tuple of alternatives."""
+    return [
+        Mutant(f"{prefix}.{name}", tests, place if isinstance(place[0], tuple) else (place,))
+        for name, place in places.items()
+    ]
+
+
+def forgets(fact: str) -> tuple[str, str, str]:
+    """A key that does not depend on this fact."""
+    return (
+        "key_of",
+        "json.dumps(preimage, sort_keys=True)",
+        f'json.dumps({{k: v for k, v in preimage.items() if k != "{fact}"}}, sort_keys=True)',
+    )
+
+
+MUTANTS = [
+    *of(
+        BALLS,
+        "balls",
+        lower_bound_leaves_the_box=(
+            "Ball.__init__",
+            "_inwards(images, -self.eps).clamp_(min=0)",
+            "_inwards(images, -self.eps)",
+        ),
+        upper_bound_leaves_the_box=(
+            "Ball.__init__",
+            "_inwards(images, self.eps).clamp_(max=1)",
+            "_inwards(images, self.eps)",
+        ),
+        bounds_are_rounded_to_nearest=("_inwards", "range(2)", "range(0)"),
+        bounds_are_an_ulp_too_tight=("_inwards", ".abs() > abs(shift)", ".abs() >= abs(shift)"),
+        some_rows_get_the_first_images_bounds=(
+            "Ball.rows",
+            "self.lower[rows], self.upper[rows]",
+            "self.lower[: len(rows)], self.upper[: len(rows)]",
+        ),
+        linf_starts_in_the_upper_half=(
+            "Ball.start",
+            "(2 * noise.uniform(self.images, rows, restart) - 1)",
+            "noise.uniform(self.images, rows, restart)",
+        ),
+        l2_radius_without_its_exponent=(
+            "Ball.start",
+            "first ** (1 / max(1, self.images.flatten(1).shape[1]))",
+            "first",
+        ),
+        inner_starts_lie_on_the_rim=("Ball.start", "first if inner else", "first if not inner else"),
+        l1_starts_have_positive_signs=("Ball.start", "< 0.5).to(sizes) * 2 - 1", "< 2).to(sizes) * 2 - 1"),
+        linf_step_is_the_gradient=("Ball.steepest", "return gradient.sign()", "return gradient"),
+        l1_step_moves_stuck_pixels=(
+            "Ball.steepest",
+            "((points >= 1) & (gradient > 0))",
+            "((points >= 1) & (gradient > 1e30))",
+        ),
+        l1_step_takes_one_pixel_more=(
+            "Ball.steepest",
+            "max(1, round(self.sparsity * flat.shape[1]))",
+            "1 + round(self.sparsity * flat.shape[1])",
+        ),
+        linf_projection_dropped=("Ball.project", "return points.clamp(self.lower, self.upper)", "return points"),
+        l2_projection_inflates=("Ball.project", ".clamp(max=1), delta)", ".clamp(min=1), delta)"),
+        l2_projection_forgets_the_box=(
+            "Ball.project",
+            "points = (self.images + delta).clamp(0, 1)",
+            "points = self.images + delta",
+        ),
+        projection_trusts_float32=("Ball.project", "if not outside.any():", "if True:"),
+        projection_allows_a_millionth=("Ball.project", "self.eps * (1 - 1e-12)", "self.eps * (1 + 1e-6)"),
+        projection_shrinks_far_too_much=("Ball.project", "for less in (1e-6,", "for less in (1e-2,"),
+        l1_room_is_on_the_other_side=(
+            "_nearest_l1",
+            "torch.where(delta > 0, 1 - images, images)",
+            "torch.where(delta > 0, images, 1 - images)",
+        ),
+        l1_cut_is_one_piece_off=("_nearest_l1", "cut = corners.gather(1, place - 1)", "cut = corners.gather(1, place)"),
+        l1_points_inside_are_cut_too=("_nearest_l1", "cut = torch.where(inside, 0, cut)", "cut = cut"),
+        l2_distance_is_l1=("distance", '{"l1": 1, "l2": 2}', '{"l1": 1, "l2": 1}'),
+        linf_distance_is_signed=("distance", "delta.abs().amax(dim=1)", "delta.amax(dim=1)"),
+        eight_bits_round_away=("eight_bits", "torch.where(scaled > clean,", "torch.where(scaled < clean,"),
+        unit_vectors_underflow=("unit", "torch.where(largest > 0, largest, 1)", "torch.ones_like(largest)"),
+    ),
+    *of(
+        LOSSES,
+        "losses",
+        margin_has_the_wrong_sign=(
+            "margin",
+            "return _best_other(logits, labels) - _of(logits, labels)",
+            "return _of(logits, labels) - _best_other(logits, labels)",
+        ),
+        margin_of_targets_has_the_wrong_sign=(
+            "margin",
+            "return _of(logits, targets) - _best_other(logits, targets)",
+            "return _best_other(logits, targets) - _of(logits, targets)",
+        ),
+        best_other_may_be_the_label=("_hide", "-torch.inf", "0"),
+        cross_entropy_pushes_targets_away=("cross_entropy", "value if targets is None else -value", "value"),
+        saturated_gradient_is_lost=("cross_entropy", "lead < -_SATURATED,", "lead < -1e9,"),
+        dlr_over_the_wrong_spread=("dlr", "top[:, 0] - top[:, 2] + 1e-12", "top[:, 0] - top[:, 1] + 1e-12"),
+        dlr_of_targets_over_a_sum=("dlr", "(top[:, 2] + top[:, 3]) / 2", "(top[:, 2] + top[:, 3])"),
+        dlr_of_three_classes_is_the_margin=("dlr", "classes < (3 if", "classes <= (3 if"),
+        probability_margin_of_logits=("probability_margin", "_wide(logits).softmax(dim=1)", "_wide(logits)"),
+        nan_is_right=("fooled", "return ~finite | (prediction != labels)", "return prediction != labels"),
+        nan_reaches_any_target=("fooled", "finite & (prediction == targets)", "~finite | (prediction == targets)"),
+        kappa_is_not_asked_for=("clearly_fooled", ">= kappa) &", ">= 0) &"),
+        half_precision_stays_half=("_wide", "logits.float()", "logits"),
+    ),
+    *of(
+        SCORES,
+        "scores",
+        wilson_takes_the_one_sided_quantile=("wilson", "(1 + confidence) / 2", "confidence"),
+        wilson_centre_is_off=("wilson", "share + z * z / (2 * n)", "share - z * z / (2 * n)"),
+        wilson_forgets_the_square=("wilson", "(z / (2 * n)) ** 2", "(z / (2 * n))"),
+        wilson_is_for_90_percent=("wilson", "confidence: float = 0.95", "confidence: float = 0.9"),
+        wilson_low_end_at_none=("wilson", "0.0 if successes == 0 else", "0.0 if successes < 0 else"),
+        minimal_at_the_budget_counts_as_right=("Scores._add", "right | (size > eps)", "right | (size >= eps)"),
+        minimal_failures_have_a_size=("Scores._add", "np.where(correct, np.inf,", "np.where(correct, 0.0,"),
+        any_target_counts_as_reached=(
+            "Scores._add",
+            'group["prediction"].to_numpy() == target',
+            'group["prediction"].to_numpy() >= 0',
+        ),
+        failed_cells_count_as_done=("Scores._missing", 'if cell["status"] != "done":', 'if cell["status"] == "":'),
+        cells_without_rows_count_as_done=("Scores._missing", "elif part.seen is None:", "elif False:"),
+        worst_case_without_the_clean_images=("Scores.table", "clean[label[0]] + parts", "parts"),
+        worst_case_is_the_best_case=(
+            "Scores._outcome",
+            "np.all([part.right for part in usable], axis=0)",
+            "np.any([part.right for part in usable], axis=0)",
+        ),
+        missing_images_count_as_withstood=("Scores._outcome", "seen & np.all([part.right", "np.all([part.right"),
+        lacking_images_are_not_reported=("Scores._outcome", "if lacking and not part.failure:", "if lacking < 0:"),
+        incomplete_is_done=("Scores._outcome", 'if missing else "done"', 'if not parts else "done"'),
+        most_images_of_the_seeds=("Scores._line", 'n = min(outcome["n"]', 'n = max(outcome["n"]'),
+        spread_of_one_seed_is_none=("Scores._line", "max(shares) - min(shares)", "max(shares) + min(shares)"),
+        success_over_all_images=(
+            "Scores._line",
+            'fine["seen"] & outcome["seen"] & fine["right"]',
+            'fine["seen"] & outcome["seen"]',
+        ),
+        success_is_what_withstood=("Scores._line", '~outcome["right"]', 'outcome["right"]'),
+        seeds_share_their_cells=("Scores._of", "part.seed in (seed, EVERY_SEED)", "True"),
+        median_takes_the_lower_middle=("_median", "[len(values) // 2]", "[(len(values) - 1) // 2]"),
+        headline_is_the_first_line=("headline", 'or line["route"] == WORST_CASE', 'or line["route"] == ""'),
+        table_reads_empty_as_zero=(
+            "read_table",
+            "float(line[column]) if line[column] else None",
+            "float(line[column] or 0)",
+        ),
+    ),
+    *of(
+        REFEREE,
+        "referee",
+        nan_passes=(
+            "verdict",
+            '("NaN or infinite", ~flat.isfinite())',
+            '("NaN or infinite", flat != flat + 0 * flat.nan_to_num())',
+        ),
+        box_is_not_checked=("verdict", "(flat < 0) | (flat > 1)", "(flat < -1) | (flat > 2)"),
+        type_is_not_checked=("verdict", "or adversarial.dtype != images.dtype", ""),
+        ball_has_slack=("verdict", "- eps", "- eps * (1 + 1e-6)"),
+        every_ball_is_l2=("verdict", "distances(images, adversarial)[norm]", 'distances(images, adversarial)["l2"]'),
+        l1_is_a_mean=("distances", "delta.abs().sum(dim=1)", "delta.abs().mean(dim=1)"),
+        normalised_by_the_attacked_image=(
+            "distances",
+            "l2 / clean.flatten(1).norm(dim=1)",
+            "l2 / moved.flatten(1).norm(dim=1)",
+        ),
+        standardised_without_the_mean=("distances", "((clean - shift[:, None, None]) /", "(clean /"),
+        distances_in_float32=(
+            "distances",
+            "images.double(), adversarial.double()",
+            "images.float(), adversarial.float()",
+        ),
+        quality_of_unclipped_images=("quality", "purified.clamp(0, 1)", "purified"),
+    ),
+    *of(
+        CELLS,
+        "cells",
+        **{
+            f"key_forgets_{fact}": forgets(fact)
+            for fact in (
+                "source",
+                "route",
+                "fit",
+                "options",
+                "version",
+                "norm",
+                "budget",
+                "leave_early",
+                "precision",
+                "seed",
+                "data",
+                "chunk",
+                "schema",
+                "attack",
+                "training_images",
+                "file",
+                "eight_bits",
+            )
+        },
+        key_depends_on_the_order=("key_of", "sort_keys=True", "sort_keys=False"),
+        random_sources_leave_early=("plan", "and not random", "and True"),
+        several_judges_leave_early=(
+            "plan",
+            "all(other.sole_judge for other in group)",
+            "any(other.sole_judge for other in group)",
+        ),
+        random_starts_need_no_seeds=("_draws_random_numbers", "return bool(starts or", "return bool("),
+        eot_takes_the_attacks_own_draws=(
+            "plan",
+            'max(attempt.options["draws"], chosen.get("draws", 1))',
+            'chosen.get("draws", 1)',
+        ),
+        minimal_attacks_run_at_each_radius=("plan", "[None] if attack.minimal else radii", "radii"),
+        fast_copies_are_not_told_apart=(
+            "_differs",
+            "return copy.classifier is not module.classifier or",
+            "return False and",
+        ),
+        unknown_options_are_taken=("options", "if option not in known:", "if not option:"),
+    ),
+    *of(
+        LEDGER,
+        "ledger",
+        tensors_are_not_checked=("Ledger._tensors", "if stated == _checksum(tensors) else", "if tensors else"),
+        rows_are_not_checked=("Ledger.judged", "if stated == _checksum_of_rows(rows) else", "if len(rows) else"),
+        checksum_ignores_the_numbers=(
+            "_checksum",
+            "tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()",
+            'b""',
+        ),
+        checksum_ignores_the_names=(
+            "_checksum",
+            'f"{name} {tensor.dtype} {tuple(tensor.shape)}"',
+            'f"{tuple(tensor.shape)}"',
+        ),
+        checksum_of_rows_ignores_the_numbers=(
+            "_checksum_of_rows",
+            "rows[name].drop_null().to_numpy().tobytes()",
+            'b""',
+        ),
+        checksum_of_rows_ignores_nulls=(
+            "_checksum_of_rows",
+            "digest.update(rows[name].is_valid().to_numpy().tobytes())",
+            "pass",
+        ),
+        damaged_files_stay=("Ledger._set_aside", 'os.replace(path, path.with_name(path.name + ".damaged"))', "pass"),
+        damaged_files_are_not_named=("Ledger._set_aside", "self.damaged.append(str(path))", "pass"),
+        two_runs_share_a_ledger=("Ledger.__init__", "if not hold:", "if True:"),
+        a_lock_is_kept=("Ledger.close", "self._lock.release()", "pass"),
+        samples_take_the_place_of_chunks=("Ledger._crafted_path", "'.sample' if sample else ''", "''"),
+        judges_share_their_rows=("Ledger._judged_path", "judge[:32]", '"judge"'),
+        failures_are_never_forgotten=("Ledger.forget_failures", "path.unlink()", "pass"),
+        one_failure_a_cell=("Ledger.keep_failure", 'f"{key}.{chunk:05d}.json"', 'f"{key}.{0:05d}.json"'),
+        files_are_written_in_place=(
+            "make_whole",
+            "try: write(beside)",
+            "try:\n        write(path)\n        write(beside)",
+        ),
+        files_are_not_synced=("make_whole", "_sync(beside)", "pass"),
+        a_full_disk_leaves_parts=("make_whole", "beside.unlink(missing_ok=True)", "pass"),
+    ),
+    *of(
+        ENGINE,
+        "engine",
+        last_chunk_is_too_long=("chunks", "min(start + size, count)", "start + size"),
+        nan_answers_the_same_twice=("deterministic", "| (first.isnan() & second.isnan())", ""),
+        a_random_module_is_deterministic=("deterministic", "return bool(", "return True or bool("),
+        failed_chunks_count_as_done=(
+            "Engine.run",
+            "self.ledger.keep_failure(cell.key, number, reason_of(error))",
+            "reason_of(error)",
+        ),
+        ranks_do_all_work=("Engine.run", "if owner[number, place] == self.ranks.rank", "if True"),
+        failed_cells_are_done=("Engine.conclude", "if failed:", "if not self.cells:"),
+        shorter_chunks_count_as_done=("Engine._judged", "len(rows) >= wanted", "len(rows) >= 0"),
+        longer_chunks_give_more_rows=("Engine._judged", "rows.slice(0, wanted)", "rows"),
+        what_the_referee_refuses_is_kept=(
+            "Engine._crafted",
+            "if not ruling.ok: self.ledger.keep_failure(cell.key, chunk.number, ruling.reason) return None",
+            "pass",
+        ),
+        other_images_of_a_chunk_are_used=(
+            "Engine._crafted",
+            'torch.equal(kept["image"][: len(chunk.index)], chunk.index)',
+            "True",
+        ),
+        early_leavers_are_not_checked=("Engine._crafted", "if len(stands):", "if False:"),
+        foreign_images_are_not_refereed=("Engine._given", "if not ruling.ok:", "if False:"),
+        leaves_early_whatever_the_cell_says=(
+            "Engine._attack",
+            'cell.preimage["leave_early"] and not whole',
+            "not whole",
+        ),
+        radius_is_halved=("Engine._attack", 'options["eps"] = cell.budget', 'options["eps"] = cell.budget / 2'),
+        noise_forgets_the_image=("Engine._attack", "Noise(cell.seed or 0, chunk.index[rows])", "Noise(cell.seed or 0)"),
+        noise_forgets_the_seed=(
+            "Engine._attack",
+            "Noise(cell.seed or 0, chunk.index[rows])",
+            "Noise(0, chunk.index[rows])",
+        ),
+        passes_are_not_counted=(
+            "Engine._attack",
+            "passes.forwards[rows] += forwards",
+            "passes.forwards[rows] += 0 * forwards",
+        ),
+        targets_are_the_labels=(
+            "Engine._targets",
+            "TARGETS[aim](cell.source, chunk.images, chunk.labels,",
+            "TARGETS[aim](cell.source, chunk.images, chunk.labels - 1,",
+        ),
+        non_finite_answers_have_a_class=(
+            "Engine._judge",
+            "torch.where(finite, logits.argmax(dim=1), -1)",
+            "logits.argmax(dim=1)",
+        ),
+        correct_is_wrong_by_one=(
+            "Engine._judge",
+            '"correct": prediction == chunk.labels',
+            '"correct": prediction != chunk.labels - 1',
+        ),
+        margin_has_the_wrong_sign=("Engine._judge", ".squeeze(1) - best_other", ".squeeze(1) + best_other"),
+        distances_are_to_the_purified=(
+            "Engine._judge",
+            "distances(chunk.images, adversarial,",
+            "distances(chunk.images, cleaned,",
+        ),
+        judges_draw_anew=(
+            "Engine._judge",
+            "repeatable(cell.seed or 0, self.judges[name], chunk.number)",
+            "repeatable(cell.seed or 0, cell.key, chunk.number)",
+        ),
+        a_full_disk_is_a_cells_failure=(
+            "reason_of",
+            "if isinstance(error, OSError):",
+            "if isinstance(error, KeyError):",
+        ),
+        purified_signal_is_of_the_attacked=("Engine._judge", "(cleaned - purified(", "(adversarial - purified("),
+    ),
+    *of(
+        OF_RECORD,
+        "of_record",
+        ball_and_box_allows_a_hundredth=("ball_and_box", "else 0.0)", "else 0.01)"),
+        foreign_images_have_no_slack=(
+            "ball_and_box",
+            'ULP if cell.naming["threat"] == "foreign"',
+            '0.0 if cell.naming["threat"] == "foreign"',
+        ),
+        recomputed_never_fires=(
+            "recomputed",
+            'FAIL if found["differ"] else PASS',
+            'FAIL if found["differ"] < 0 else PASS',
+        ),
+        label_alignment_never_fires=("label_alignment", "fits[best] > fits[0] + chance", "fits[best] > fits[0] + 1"),
+        input_range_never_fires=("input_range", 'FAIL if found["outside"] else', 'FAIL if found["outside"] > 1 else'),
+        counted_passes_takes_fewer=("counted_passes", "if least < claimed * (1 - 1e-6):", "if least < 0:"),
+        counted_passes_forgets_steps=(
+            "counted_passes",
+            '["options"].get("steps") or 0)',
+            '["options"].get("steps") and 0 or 0)',
+        ),
+        counted_passes_looks_at_turned_images=(
+            "counted_passes",
+            "rows.correct if early else",
+            "~rows.correct if early else",
+        ),
+        step_budget_sees_no_short_steps=("step_budget", "if reach < 1 or", "if reach < 0 or"),
+        step_budget_sees_no_long_steps=("step_budget", "or size > 2 * eps", "or size > 1e9 * eps"),
+        denominators_never_fail=("denominators", 'line["images"] != selected', 'line["images"] > selected'),
+        denominators_never_warn=("denominators", "graded(widest, 0.05, 1.0)", "graded(widest, 0.5, 1.0)"),
+        worst_case_is_not_recomputed=("worst_case", "> 1e-6:", "> 1:"),
+        worst_case_ignores_failed_cells=("worst_case", "WARN if incomplete else", "WARN if False else"),
+        leakage_never_fires=("leakage", "FAIL if equal else", "FAIL if equal < 0 else"),
+        near_leakage_never_fires=("leakage", "WARN if near else", "WARN if near < 0 else"),
+    ),
+    *of(
+        OF_ATTACKS,
+        "of_attacks",
+        single_steps_may_find_more=("iterative_vs_single", "n > 1 and share > POINT", "n > 1 and share > 1"),
+        one_image_of_a_single_step_is_fine=("iterative_vs_single", "(n > 0, n > 1", "(n > 1, n > 1"),
+        noise_may_find_more=("noise", "FAIL if missed > 1", "FAIL if missed > 1000"),
+        noise_counts_what_attacks_found=("noise", "(~fell[at] &", "(fell[at] &"),
+        masked_gradients_pass=("_masked", "share > 0.005, share > 0.02", "share > 0.05, share > 0.2"),
+        only_counts_wrong_images=("_only", "fell & ~others & right", "fell & ~others"),
+        controls_compare_the_accuracy=(
+            "controls",
+            'mine["low"] > control["accuracy"]',
+            'mine["accuracy"] > control["accuracy"]',
+        ),
+        random_control_never_fires=("random_control", "PASS if low > control", "PASS if low > control - 1"),
+        minimal_vs_budget_never_fails=("minimal_vs_budget", "> 0.05 for", "> 5 for"),
+        minimal_vs_budget_never_warns=("minimal_vs_budget", "abs(gap) > 0.02", "abs(gap) > 2"),
+        converged_never_fails=("converged", "FAIL if n > POINT * of", "FAIL if n > of"),
+        converged_counts_what_was_found=("converged", "& ~fell", "& (fell | ~fell)"),
+        active_test_never_fires=("active_test", "0.05, 0.1), said", "0.5, 1.0), said"),
+        active_test_believes_luck=("active_test", "or chance > 0.05", "or chance > 1"),
+        monotone_looks_the_other_way=("monotone", "(after - before for", "(before - after for"),
+        eps_one_never_fails=("eps_one", "0.0, chance)", "0.0, 1.0)"),
+    ),
+    *of(
+        OF_GRADIENTS,
+        "of_gradients",
+        randomness_never_fires=(
+            "randomness",
+            'graded(found["logits"], 1e-6, 1e-4)',
+            'graded(found["logits"], 1e6, 1e6)',
+        ),
+        training_mode_passes=("test_time_state", "if found[name]:", "if found[name] is None:"),
+        batches_may_matter=(
+            "test_time_state",
+            'graded(found["batch"], 1e-4, 1e-3)',
+            'graded(found["batch"], 1e4, 1e4)',
+        ),
+        probabilities_pass=("output_head", 'FAIL if found["probabilities"]', 'FAIL if found["log_probabilities"]'),
+        saturated_logits_pass=("saturated_logits", 'found["lost"] > 0.01', 'found["lost"] > 1'),
+        zero_gradients_pass=("zero_gradients", 'FAIL if found["zero"] or', "FAIL if"),
+        absent_gradients_pass=("zero_gradients", 'or not found["reaches_images"]', ""),
+        nan_gradients_pass=(
+            "nan_gradients",
+            "FAIL if gradients + logits + rows",
+            "FAIL if gradients + logits + rows < 0",
+        ),
+        finite_differences_pass=("finite_differences", 'value["median"] > 1e-2', 'value["median"] > 1e9'),
+        jumps_pass=("jumps", "SOME_JUMPS, ALL_JUMPS)", "2.0, 2.0)"),
+        curvature_passes=("curvature", "FAIL if ratio < 0.1", "FAIL if ratio < -10"),
+        ascent_passes=(
+            "ascent",
+            "graded(1 - max(shares.values()), 0.1, 0.25)",
+            "graded(1 - max(shares.values()), 1.0, 1.0)",
+        ),
+        surrogates_pass=("surrogate_valid", "min(through.values()) < 0.75", "max(through.values()) < 0.75"),
+        inner_loops_pass=("inner_optimisation", "FAIL if calls else", "FAIL if calls < 0 else"),
+        admission_admits_all=("admission", '["zero"] > 0', '["zero"] > 1'),
+        the_purifier_is_never_guilty=(
+            "guilty",
+            'for part in ("purifier", "classifier"):',
+            'for part in ("classifier", "purifier"):',
+        ),
+    ),
+    *of(
+        OF_ROUTES,
+        "of_routes",
+        zero_gradients_need_no_route=("_needs", 'get("zero", 0) > 0', 'get("zero", 0) > 1'),
+        kinks_need_no_route=("_needs", 'part["share_off"] > 0.1', 'part["share_off"] > 1'),
+        randomness_needs_no_route=("_needs", '.get("logits", 0) > 1e-4', '.get("logits", 0) > 1e4'),
+        far_purifiers_need_no_route=("_needs", "> FAR", "> 100 * FAR"),
+        any_route_will_do=("compulsory_routes", "if not taken & set(routes)", "if not taken"),
+    ),
+    *of(
+        OF_ATTACKS + " checks/test_of_record.py report/test_audit_pages.py",
+        "checks",
+        warnings_hide_failures=("worst", "for verdict in (FAIL, WARN):", "for verdict in (WARN, FAIL):"),
+        gravest_is_the_mildest=("gravest", "min(verdicts", "max(verdicts"),
+        graded_at_the_bound=("graded", "FAIL if value > fail", "FAIL if value >= fail"),
+        findings_of_the_whole_are_left_out=("verdicts", 'finding.defence in (name, "")', "finding.defence == name"),
+        audits_that_are_off_pass=("write", "dict.fromkeys(names, OFF)", 'dict.fromkeys(names, "PASS")'),
+        errors_of_probes_pass=(
+            "probed",
+            'yield Answer(defence["name"], NOT_APPLICABLE,',
+            'yield Answer(defence["name"], "pass",',
+        ),
+        turned_by_any_norm=(
+            ("Record.turned", "label[4:] != (norm, eps)", "label[5:] != (eps,)"),
+            ("Record.fooled", "label[4:] != (norm, eps)", "label[5:] != (eps,)"),
+        ),
+        clean_right_in_the_last_seed=("Record.clean_right", "right &= part.right", "right = part.right"),
+        reference_is_the_largest_radius=("Record.reference", "return budgets[0]", "return budgets[-1]"),
+    ),
+]
+
+
+def modules(tree: Path) -> dict[Path, str]:
+    return {path: path.read_text() for path in sorted((tree / PACKAGE).rglob("*.py"))}
+
+
+def functions(source: str) -> Iterator[tuple[str, int, int]]:
+    """(name or Class.name, first character, last character) of each function of a module and of its classes."""
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+
+    def inside(body: list, prefix: str) -> Iterator[tuple[str, int, int]]:
+        for node in body:
+            if isinstance(node, ast.ClassDef):
+                yield from inside(node.body, f"{node.name}.")
+            elif isinstance(node, ast.FunctionDef):
+                yield prefix + node.name, starts[node.lineno - 1], starts[node.end_lineno]
+
+    yield from inside(ast.parse(source).body, "")
+
+
+def mutated(sources: dict[Path, str], mutant: Mutant) -> tuple[Path, str]:
+    """(file, its source with the mutant in it); ValueError if there is no such place or more than one.
+
+    White space in a fragment stands for any white space, so that it outlives another formatting.
+    """
+    for function, fragment, instead in mutant.places:
+        pattern = re.compile(r"\s+".join(map(re.escape, fragment.split())))
+        found = []
+        for path, source in sources.items():
+            for name, start, stop in functions(source) if function.rpartition(".")[2] in source else ():
+                if name == function:
+                    found += [(path, match) for match in pattern.finditer(source, start, stop)]
+        if len(found) > 1:
+            raise ValueError(f"{mutant.name}: {fragment!r} occurs {len(found)} times in {function}")
+        if found:
+            (path, match) = found[0]
+            source = sources[path][: match.start()] + instead + sources[path][match.end() :]
+            try:
+                ast.parse(source)
+            except SyntaxError as error:
+                raise ValueError(f"{mutant.name}: {error.msg} in line {error.lineno} of the mutant") from None
+            return path, source
+    function, fragment, _ = mutant.places[-1]
+    raise ValueError(
+        f"{mutant.name}: no {fragment!r} in a function {function}; add what stands there now to its places"
+    )
+
+
+def copied(tree: Path, place: Path) -> Path:
+    """A copy of what git knows or would take up of a tree."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-coz", "--exclude-standard"], cwd=tree, check=True, capture_output=True, text=True
+    ).stdout.split("\0")
+    for name in filter(None, listed):
+        if (tree / name).is_file():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(tree / name, place / name)
+    return place
+
+
+def files(tree: Path, tests: str) -> list[str]:
+    """Return the test files, each once, in the order in which they are to run."""
+    found: list[Path] = []
+    for word in tests.split():
+        path = tree / "tests" / word
+        if not path.exists():  # it was moved
+            path = next((tree / "tests").rglob(path.name), path)
+        if not path.exists():
+            raise ValueError(f"tests/{word} is not there; correct it in the lists of tests")
+        found += [path] if path.is_file() else sorted(path.rglob("test_*.py"))
+    return list(dict.fromkeys(str(path.relative_to(tree)) for path in found))
+
+
+def preload() -> None:
+    """Import the slow libraries once, for all forks. Not those that pytest rewrites or that the package mends first."""
+    for name in ("torch", "scipy.stats", "pyarrow.parquet", "pandas", "sklearn.datasets", "jinja2", "pytest"):
+        importlib.import_module(name)
+
+
+def run_tests(tree: Path, tests: list[str], timeout_s: int) -> tuple[str, str]:
+    """(KILLED, SURVIVED, TIMEOUT or BROKEN, the test that failed), from a fork of this process."""
+    arguments = ["-x", "-q", "-rfE", "--hypothesis-seed=0", *tests]
+    with tempfile.TemporaryFile() as output:
+        pid = os.fork()
+        if pid == 0:
+            code = 3
+            try:
+                os.setsid()
+                os.chdir(tree)
+                resource.setrlimit(resource.RLIMIT_CPU, (timeout_s, timeout_s + 10))
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+                os.environ["PYTHONPATH"] = str(tree)
+                sys.path.insert(0, str(tree))
+                code = int(importlib.import_module("pytest").main(arguments))
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        ends = time.monotonic() + 20 * timeout_s  # of a test that waits for ever; a busy machine is slow
+        while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+            time.sleep(0.1)
+            if time.monotonic() > ends:
+                os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return TIMEOUT, ""
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    code = os.waitstatus_to_exitcode(ended[1])
+    if code == -signal.SIGXCPU:
+        return TIMEOUT, ""
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE)
+    if code == 1 and failed:
+        return KILLED, failed[1]
+    return (SURVIVED, "") if code == 0 else (BROKEN, text[-2000:])
+
+
+def read(path: Path) -> dict[str, dict]:
+    if not path.is_file():
+        return {}
+    return {found["mutant"]: found for found in map(json.loads, path.read_text().splitlines())}
+
+
+def run(results: Path, tree: Path, chosen: list[Mutant], timeout_s: int) -> None:
+    """Runs the mutants that are not in `results` yet and appends a line for each."""
+    done = read(results)
+    with tempfile.TemporaryDirectory() as place:
+        copy = copied(tree, Path(place).resolve() / "tree")
+        sources = modules(copy)
+        where = subprocess.run(
+            [sys.executable, "-c", f"import {PACKAGE}; print({PACKAGE}.__file__)"],
+            cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}, check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        preload()
+        assert Path(where.strip()).is_relative_to(copy), f"{where.strip()} would be tested instead of the copy {copy}"
+        for mutant in chosen:
+            if mutant.name in done:
+                continue
+            started, path = time.monotonic(), None
+            try:
+                path, source = mutated(sources, mutant)
+                tests = files(copy, mutant.tests)
+            except ValueError as error:
+                outcome, by = MISSING, str(error)
+            else:
+                path.write_text(source)
+                shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
+                outcome, by = run_tests(copy, tests, timeout_s)
+                path.write_text(sources[path])
+                shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
+            found = {
+                "mutant": mutant.name,
+                "result": outcome,
+                "by": by,
+                "module": str(path.relative_to(copy)) if path else "",
+                "seconds": round(time.monotonic() - started, 1),
+            }
+            with open(results, "a") as file:
+                file.write(json.dumps(found) + "\n")
+            print(
+                f"{mutant.name:60} {outcome:9} {found['seconds']:6.1f} s  {by.splitlines()[0] if by else ''}",
+                flush=True,
+            )
+
+
+def table(found: dict[str, dict]) -> None:
+    """Prints a line for each group, and all mutants that were not killed."""
+    groups = Counter((name.partition(".")[0], entry["result"]) for name, entry in found.items())
+    outcomes = (KILLED, TIMEOUT, SURVIVED, BROKEN, MISSING)
+    print(f"{'':14}" + "".join(f"{outcome:>10}" for outcome in outcomes))
+    for group in dict.fromkeys(name for name, _ in groups):
+        print(f"{group:14}" + "".join(f"{groups[group, outcome] or '':>10}" for outcome in outcomes))
+    totals = Counter(entry["result"] for entry in found.values())
+    print(f"{'all':14}" + "".join(f"{totals[outcome] or '':>10}" for outcome in outcomes))
+    for name, entry in found.items():
+        if entry["result"] not in (KILLED, TIMEOUT):
+            print(f"{entry['result']:9} {name}  {entry['by'].splitlines()[0] if entry['by'] else ''}")
+
+
+def compare(before: dict[str, dict], after: dict[str, dict]) -> int:
+    """Prints both tables' totals and every mutant that died before and does not die after; 1 if there is one."""
+    died = (KILLED, TIMEOUT)
+    for title, found in (("before", before), ("after", after)):
+        print(f"{title}: {sum(entry['result'] in died for entry in found.values())} of {len(found)} mutants died")
+    lost = [name for name, entry in before.items() if entry["result"] in died and name in MUTANT_NAMES]
+    lost = [name for name in lost if after.get(name, {"result": "not run"})["result"] not in died]
+    for name in lost:
+        print(f"died before, now {after.get(name, {'result': 'not run'})['result']}: {name}")
+    for name, entry in before.items():
+        if entry["result"] == SURVIVED and after.get(name, {}).get("result") in died:
+            print(f"survived before, dies now: {name}")
+    return 1 if lost else 0
+
+
+MUTANT_NAMES = {mutant.name for mutant in MUTANTS}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", nargs="?", type=Path, help="a line of JSON for each mutant; grows")
+    parser.add_argument("--only", nargs="+", default=[""], help="starts of names")
+    parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout that is copied (default: this one)")
+    parser.add_argument("--timeout", type=int, default=600, help="seconds of CPU for one mutant")
+    parser.add_argument("--table", action="store_true", help="print the table of the results and run nothing")
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"))
+    parser.add_argument("--places", action="store_true", help="check that every mutant has its place")
+    given = parser.parse_args()
+    assert len(MUTANT_NAMES) == len(MUTANTS), "two mutants have one name"
+    chosen = [mutant for mutant in MUTANTS if mutant.name.startswith(tuple(given.only))]
+    if given.compare:
+        return compare(*map(read, given.compare))
+    if given.places:
+        sources, missing = modules(given.tree), 0
+        for mutant in chosen:
+            try:
+                mutated(sources, mutant)
+                files(given.tree, mutant.tests)
+            except ValueError as error:
+                missing += 1
+                print(error)
+        print(f"{len(chosen) - missing} of {len(chosen)} mutants have a place")
+        return 1 if missing else 0
+    if given.results is None:
+        parser.error("results.jsonl is missing")
+    if not given.table:
+        os.nice(5)
+        os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+        run(given.results, given.tree.resolve(), chosen, given.timeout)
+    table(read(given.results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
