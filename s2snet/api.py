@@ -62,7 +62,7 @@ def train_purifier(
       as it is;
     - `stage1`, `stage2`: changes to the default recipes, such as {"epochs": 3} (s2snet/config/recipe.py);
     - `output`: the folder of both weights files, curves and pictures. The same call resumes an interrupted training
-      there, and returns what is there if the training is finished.
+      there, and returns its purifier if it is finished.
 
     The module's `.header` is that of its weights file. ValueError, in one line, for what cannot be trained, and if the
     folder holds another training.
@@ -221,16 +221,14 @@ def _images(
         raise ValueError("there are no images")
     if not isinstance(given, Images | ImageFiles | Streamed):
         if not isinstance(given[0], tuple | list) or len(given[0]) < 2:
-            raise ValueError(
-                f"an item of {type(given).__name__} is {type(given[0]).__name__}; wanted is (image, label)"
-            )
+            raise ValueError(f"an item of {type(given).__name__} is {type(given[0]).__name__}; expected (image, label)")
         given = Streamed(given, list(classes) if classes else None)
     _first(given)
     return given
 
 
 def _first(images: Images | ImageFiles | Streamed) -> Tensor:
-    """The first image that is whole; ValueError where it is not what all have to be."""
+    """Return the first undamaged image; ValueError if its type, shape or range is wrong."""
     image = first_readable(images.__getitem__, 0, len(images))[0]
     if not isinstance(image, Tensor):
         is_one = type(image).__name__

@@ -142,7 +142,7 @@ GREY = torch.rand(20, 1, 8, 8)
     ({"images": one(GREY[0].double())}, r"the first is torch.float64 \[1, 8, 8\]"),
     ({"images": one((GREY[0] * 255).byte())}, r"the first is torch.uint8 \[1, 8, 8\]"),
     ({"images": one(Image.new("L", (8, 8)))}, "the first is Image"),
-    ({"images": list(GREY)}, r"an item of list is Tensor; wanted is \(image, label\)"),
+    ({"images": list(GREY)}, r"an item of list is Tensor; expected \(image, label\)"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line_before_anything_is_trained(own, changed, line):
     changed = dict(changed)

@@ -16,7 +16,7 @@ class Codes:
     """The code and the label to learn of each training image, by the image's index.
 
     A code is a tensor [B, ...], or a (nested) tuple with such tensors in it; what else is in the tuple must be the same
-    for all images. What comes out is what went in, bit for bit and in the same memory format. An image takes its
+    for all images. Codes are returned bit for bit and in the same memory format. An image takes its
     tensors' bytes, and eight for the label.
 
     Kept in memory, or with a `folder` in an unnamed file there that disappears with the process: an interrupted run

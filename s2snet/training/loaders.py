@@ -76,8 +76,8 @@ class Augmented(Dataset):
     """Training images with the recipe's augmentation, each by a random state of (seed, epoch, index) alone.
 
     `scale` crops this share of the area (of the file's own pixels if the images are files) and resizes it. Without it,
-    `shift` translates by up to so many pixels in each direction and fills in 0. `flip` mirrors every other image. Takes
-    the keys of EpochSampler. A damaged file is replaced by the next image and reported to `note`.
+    `shift` translates by up to that number of pixels in each direction and fills in 0. `flip` mirrors every other
+    image. Takes the keys of EpochSampler. A damaged file is replaced by the next image and reported to `note`.
     """
 
     def __init__(self, images: Images | ImageFiles, recipe: Recipe, seed: int, note: Callable[[str], None] = str):
