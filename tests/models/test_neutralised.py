@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from s2snet.evaluation.engine import deterministic
+from s2snet.evaluation.plan import deterministic
 from s2snet.models import Defended, build
 from s2snet.models.fills import FILLS, inpaint
 from s2snet.models.folded import folded
