@@ -1,6 +1,7 @@
 """Define `s2snet.train_purifier` and `s2snet.evaluate`, for scripts and notebooks with their own modules and data."""
 
 import dataclasses
+import inspect
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,8 +59,8 @@ def train_purifier(
       inside. It is left as it is. None ends after stage 1 and returns the autoencoder;
     - `images`: training images with their labels, as for `evaluate`; every `validation_every`-th validates;
     - `autoencoder`: a name in s2snet.models.AUTOENCODERS, built with `options`; channels, mean and std follow from the
-      images unless given. Or an autoencoder that stage 1 has trained, which several classifiers can share; it is left
-      as it is;
+      images unless given, if it has these options. Or an autoencoder that stage 1 has trained, which several
+      classifiers can share; it is left as it is;
     - `stage1`, `stage2`: changes to the default recipes, such as {"epochs": 3} (s2snet/config/recipe.py);
     - `output`: the folder of both weights files, curves and pictures. The same call resumes an interrupted training
       there, and returns what is there if the training is finished.
@@ -89,6 +90,8 @@ def train_purifier(
         check_input(shared, "the autoencoder", channels, size)
         return run.finetuned(shared, classifier, recipe2)
     facts = {"channels": channels, "mean": splits.train.mean or (0.5,), "std": splits.train.std or (0.5,)}
+    accepted = inspect.signature(models.AUTOENCODERS[autoencoder]).parameters
+    facts = {name: value for name, value in facts.items() if name in accepted}
     built = models.build(autoencoder, **{**facts, **(options or {})})
     plain = run.autoencoder(built.config, recipe1)
     return plain if classifier is None else run.finetuned(plain, classifier, recipe2)

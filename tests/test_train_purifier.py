@@ -63,6 +63,29 @@ def test_any_map_style_data_set_serves(own):
     assert as_data_set.header["data"]["train"] == 54
 
 
+class Linear(nn.Module):
+    """An autoencoder with no option but its channels."""
+
+    def __init__(self, channels: int = 3):
+        super().__init__()
+        self.encoder, self.decoder = nn.Conv2d(channels, 8, 2, 2), nn.ConvTranspose2d(8, channels, 2, 2)
+
+    def encode(self, images):
+        return self.encoder(images)
+
+    def decode(self, code):
+        return self.decoder(code)
+
+    def forward(self, images):
+        return self.decode(self.encode(images))
+
+
+def test_an_autoencoder_may_have_no_normalisation(own, monkeypatch):
+    for registry in (models.AUTOENCODERS, models.MODULES):
+        monkeypatch.setitem(registry, "linear", Linear)
+    assert purifier(own, autoencoder="linear", options=None).config == {"name": "linear", "channels": 1}
+
+
 def test_the_same_call_gives_back_what_it_trained_and_another_is_refused(own, capfd):
     first = purifier(own)
     capfd.readouterr()
