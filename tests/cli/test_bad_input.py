@@ -211,7 +211,7 @@ TABLE = [  # (script, words, the line; ... stands for anything)
     ("evaluate", "samples=-1", "samples=-1: must be at least 0"),
     ("evaluate", "defence=[]", "defence=[]: at least one defence is needed, such as defence=[none]"),
     ("evaluate", "defence=[non]",
-     "defence=non (did you mean 'none'?): allowed are adversarial, autoencoder, neutralised, ..."),
+     "defence=non (did you mean 'none'?): allowed are adversarial, autoencoder, bit_depth, ..."),
     ("evaluate", "attack=[pdg]", "attack=pdg (did you mean 'pgd'?): allowed are ..."),
     ("evaluate", "threat=[grey_box]",
      "threat=grey_box (did you mean 'gray_box'?): allowed are gray_box, query, transfer, universal, white_box"),
