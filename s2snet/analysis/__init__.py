@@ -22,11 +22,11 @@ from s2snet.config.choices import choose
 
 # Name of a study: what it is about, as README.md lists it (scripts/analysis_docs.py).
 STUDIES = {
-    "gradients": "what a purifier does to gradients, and what index maps carry past it",
-    "relations": "classifiers in adversarial space: whose perturbations travel, who reads whom",
+    "gradients": "what a purifier does to gradients, and what index maps pass around it",
+    "relations": "which classifiers share adversarial examples and input signals",
     "linearity": "the linear explanation: logits along a direction, dimension, maxout, RBF",
-    "directions": "the directions a classifier uses, and what an attack needs of them",
-    "regions": "where it looks, where it is attacked, and what blocking a region is worth",
+    "directions": "the directions a classifier uses, and those an attack needs",
+    "regions": "image regions that are used, attacked, and worth blocking",
 }
 
 
