@@ -55,7 +55,7 @@ class Engine:
     def run(self, progress: Progress | None = None) -> bool:
         """Craft and judge this rank's share of what the ledger lacks; return False if the user stopped it.
 
-        A failure is recorded for its chunk of its cell; everything else goes on.
+        A failure is recorded for its chunk of its cell; everything else continues.
         """
         progress = progress or Progress()
         owner = shares(self.cells, [len(places) for places in self.chunks], self.ranks.world, self.costs)
