@@ -20,12 +20,8 @@ NOT_YET = (
     "conf/threat",
     "conf/train.yaml",
     "docs/analyses",
-    "docs/audit.md",
-    "docs/results/audit",
     "s2snet",
     "scripts/analysis_docs.py",
-    "scripts/audit_docs.py",
-    "scripts/audit_study.py",
     "setup.cfg",
     "tests",
 )
