@@ -3,9 +3,13 @@
 They were found by scripts/mutants.py.
 """
 
+import math
+
 import pytest
+import torch
 from handmade import attacked, cell_of, line_of, rows_of
 
+from s2snet.evaluation.referee import verdict
 from s2snet.evaluation.scores import table, wilson
 
 
@@ -22,3 +26,20 @@ def test_the_number_of_images_is_the_least_of_the_seeds():
     line = line_of(lines, threat="white_box")
     assert (line["images"], line["seeds"]) == (2, 2)
     assert (line["low"], line["high"]) == wilson(0.875 * 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda x: x.index_fill(3, torch.tensor([1]), torch.nan), "2 of 2 images are NaN or infinite"),
+        (lambda x: x.index_fill(3, torch.tensor([1]), torch.inf), "2 of 2 images are NaN or infinite"),
+        (lambda x: x.index_fill(3, torch.tensor([1]), -1e-7), "2 of 2 images are outside [0, 1]"),
+        (lambda x: x.index_fill(3, torch.tensor([1]), 1 + 1e-6), "2 of 2 images are outside [0, 1]"),
+        (lambda x: x.double(), "torch.float64 (2, 1, 3, 3) came back for torch.float32 (2, 1, 3, 3)"),
+        (lambda x: x[:, :, :2], "torch.float32 (2, 1, 2, 3) came back for torch.float32 (2, 1, 3, 3)"),
+    ],
+)
+def test_the_referee_refuses_what_is_no_image(spoil, reason):
+    images = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert verdict(images, images.clone(), "linf", 0.0).ok
+    assert verdict(images, spoil(images), "linf", math.inf) == (False, reason)
