@@ -13,8 +13,8 @@ from jobs import defence, evaluated, pictures, white_box
 
 from s2snet.attacks import ATTACKS
 from s2snet.evaluation.cells import key_of
-from s2snet.evaluation.schema import SCHEMA_VERSION
 from s2snet.evaluation.referee import verdict
+from s2snet.evaluation.schema import SCHEMA_VERSION
 from s2snet.evaluation.scores import table, wilson
 
 
