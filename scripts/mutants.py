@@ -267,6 +267,7 @@ MUTANTS = [
                 "eight_bits",
             )
         },
+        version_is_not_the_attacks=("plan", '"version": attack.version', '"version": 1'),
         key_depends_on_the_order=("key_of", "sort_keys=True", "sort_keys=False"),
         random_sources_leave_early=("plan", "and not random", "and True"),
         several_judges_leave_early=(

@@ -3,13 +3,18 @@
 They were found by scripts/mutants.py.
 """
 
+import json
 import math
 
 import pytest
 import torch
 from handmade import attacked, cell_of, line_of, rows_of
+from jobs import defence, evaluated, pictures, white_box
 
+from s2snet.attacks import ATTACKS
+from s2snet.evaluation.cells import key_of
 from s2snet.evaluation.referee import verdict
+from s2snet.evaluation.schema import SCHEMA_VERSION
 from s2snet.evaluation.scores import table, wilson
 
 
@@ -43,3 +48,35 @@ def test_the_referee_refuses_what_is_no_image(spoil, reason):
     images = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
     assert verdict(images, images.clone(), "linf", 0.0).ok
     assert verdict(images, spoil(images), "linf", math.inf) == (False, reason)
+
+
+FACTS = {
+    *("source", "route", "fit", "attack", "options", "version", "norm", "budget", "seed"),
+    *("leave_early", "fast", "precision", "data", "chunk", "schema"),
+}
+
+
+def preimage_of(output: str, **changed) -> dict:
+    """What the key of the one attacked cell of a small evaluation is made of; its folder has that key as name."""
+    given = {"count": 4, "defences": [defence("none")], "threats": white_box(), "attacks": {"pgd": {"steps": 1}}}
+    folder, _ = evaluated(output, **(given | {"samples": 0} | changed))
+    (path,) = folder.glob("ledger/crafted/*/cell.json")
+    preimage = json.loads(path.read_text())
+    assert key_of(preimage) == path.parent.name
+    return preimage
+
+
+def test_a_key_depends_on_every_fact_and_not_on_their_order(monkeypatch):
+    preimage = preimage_of("r")
+    assert set(preimage) == FACTS
+    facts = [*FACTS, "training_images", "file", "eight_bits"]
+    assert len({key_of(preimage), *(key_of({**preimage, fact: "another"}) for fact in facts)}) == 1 + len(facts)
+    assert key_of(dict(reversed(preimage.items()))) == key_of(preimage)
+    assert preimage["schema"] == SCHEMA_VERSION
+
+    images = pictures()
+    images.images[0, 0, 0, 0] += 1 / 512
+    other = preimage_of("images", images=images)
+    assert other["data"] != preimage["data"] and other == {**preimage, "data": other["data"]}
+    monkeypatch.setattr(ATTACKS["pgd"], "version", 99)
+    assert preimage_of("version") == {**preimage, "version": 99}
