@@ -23,10 +23,10 @@ from s2snet.config.choices import choose
 # Name of a study: what it is about, as README.md lists it (scripts/analysis_docs.py).
 STUDIES = {
     "gradients": "what a purifier does to gradients, and what index maps carry past it",
-    "relations": "classifiers in adversarial space: whose perturbations travel, who reads whom",
-    "linearity": "the linear explanation: logits along a direction, dimension, maxout, RBF",
+    "relations": "classifiers in adversarial space: whose perturbations transfer, who reads whom",
+    "linearity": "the linear explanation: scores along a direction, dimension, maxout, RBF",
     "directions": "the directions a classifier uses, and what an attack needs of them",
-    "regions": "where it looks, where it is attacked, and what blocking a region is worth",
+    "regions": "where it looks, where it is attacked, and what removing a region is worth",
 }
 
 
