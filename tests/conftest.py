@@ -14,7 +14,6 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 import torch
 from tiny import ROOT, train
 
-
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 settings.load_profile("suite")
 
