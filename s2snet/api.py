@@ -1,6 +1,7 @@
-"""`s2snet.train_purifier` and `s2snet.evaluate`: for scripts and notebooks, on modules and data of one's own."""
+"""Define `s2snet.train_purifier` and `s2snet.evaluate`, for scripts and notebooks with their own modules and data."""
 
 import dataclasses
+import inspect
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,11 +59,11 @@ def train_purifier(
       inside. It is left as it is. None ends after stage 1 and returns the autoencoder;
     - `images`: training images with their labels, as for `evaluate`; every `validation_every`-th validates;
     - `autoencoder`: a name in s2snet.models.AUTOENCODERS, built with `options`; channels, mean and std follow from the
-      images unless given. Or an autoencoder that stage 1 has trained, which several classifiers can share; it is left
-      as it is;
+      images unless given, if it has these options. Or an autoencoder that stage 1 has trained, which several
+      classifiers can share; it is left as it is;
     - `stage1`, `stage2`: changes to the default recipes, such as {"epochs": 3} (s2snet/config/recipe.py);
     - `output`: the folder of both weights files, curves and pictures. The same call resumes an interrupted training
-      there, and returns what is there if the training is finished.
+      there, and returns its purifier if it is finished.
 
     The module's `.header` is that of its weights file. ValueError, in one line, for what cannot be trained, and if the
     folder holds another training.
@@ -89,6 +90,8 @@ def train_purifier(
         check_input(shared, "the autoencoder", channels, size)
         return run.finetuned(shared, classifier, recipe2)
     facts = {"channels": channels, "mean": splits.train.mean or (0.5,), "std": splits.train.std or (0.5,)}
+    accepted = inspect.signature(models.AUTOENCODERS[autoencoder]).parameters
+    facts = {name: value for name, value in facts.items() if name in accepted}
     built = models.build(autoencoder, **{**facts, **(options or {})})
     plain = run.autoencoder(built.config, recipe1)
     return plain if classifier is None else run.finetuned(plain, classifier, recipe2)
@@ -193,7 +196,7 @@ def evaluate(
 
 def _in_eval_mode(name: str, module: nn.Module) -> None:
     if module.training:
-        raise ValueError(f"{name} is in training mode, where its answers depend on the batch; call .eval() first")
+        raise ValueError(f"{name} is in training mode: its predictions depend on the batch; call .eval() first")
 
 
 def _defence(name: str, module: nn.Module) -> Defence:
@@ -208,36 +211,35 @@ def _defence(name: str, module: nn.Module) -> Defence:
 def _images(
     given: DataLoader | Dataset | tuple[Tensor, Tensor], classes: Sequence[str] | None
 ) -> Images | ImageFiles | Streamed:
-    """The images as the loops read them; ValueError for what cannot be read so, by the first of them."""
+    """Return the images in the form that the loops read. Raises ValueError, in one line, if the first does not fit."""
     if isinstance(given, DataLoader):
         given = given.dataset
     if isinstance(given, IterableDataset | Shards):
-        raise ValueError("a stream has no order to come back to after a crash; give a map-style data set")
+        raise ValueError("expected a map-style data set, got a stream, which has no order to resume in")
     if isinstance(given, tuple):
         images, labels = given
         names = classes or [str(number) for number in range(int(labels.max()) + 1 if len(labels) else 0)]
         given = Images(images, labels, torch.arange(len(images)), list(names))
     if not len(given):
-        raise ValueError("there are no images")
+        raise ValueError("expected at least one image, got none")
     if not isinstance(given, Images | ImageFiles | Streamed):
         if not isinstance(given[0], tuple | list) or len(given[0]) < 2:
-            raise ValueError(
-                f"an item of {type(given).__name__} is {type(given[0]).__name__}; wanted is (image, label)"
-            )
+            kind, item = type(given).__name__, type(given[0]).__name__
+            raise ValueError(f"expected items (image, label) in the {kind}, got {item}")
         given = Streamed(given, list(classes) if classes else None)
     _first(given)
     return given
 
 
 def _first(images: Images | ImageFiles | Streamed) -> Tensor:
-    """The first image that is whole; ValueError where it is not what all have to be."""
+    """Return the first undamaged image. Raises ValueError, in one line, if it is not float32 [C, H, W] in [0, 1]."""
     image = first_readable(images.__getitem__, 0, len(images))[0]
     if not isinstance(image, Tensor):
-        is_one = type(image).__name__
+        received = type(image).__name__
     elif image.dtype != torch.float32 or image.dim() != 3:
-        is_one = f"{image.dtype} {list(image.shape)}"
+        received = f"{image.dtype} {list(image.shape)}"
     elif not (image.min() >= 0 and image.max() <= 1):
-        is_one = f"from {image.min():.3g} to {image.max():.3g}"
+        received = f"values from {image.min():.3g} to {image.max():.3g}"
     else:
         return image
-    raise ValueError(f"images are float32 [C, H, W] in [0, 1], normalised inside the networks; the first is {is_one}")
+    raise ValueError(f"expected images float32 [C, H, W] in [0, 1], normalised only inside the network, got {received}")

@@ -1,9 +1,9 @@
-"""What the audit is worth: does it catch broken defences, and does it leave sound ones alone?
+"""Measure how well the audit works: whether it catches broken defences and raises no alarm on sound ones.
 
     python scripts/audit_study.py gallery              the gallery of tests/audit, entry by check
     python scripts/audit_study.py sound                sound models of ten training seeds: how often a check alarms
     python scripts/audit_study.py sound full           the same with audit=full and the default attacks, at 8/255
-    python scripts/audit_study.py said RESULT ...      what is said of the defences of these result folders
+    python scripts/audit_study.py findings RESULT ...  the findings on the defences of these result folders
 
 Prints a summary and writes docs/results/audit/gallery.csv, false_alarms.csv, false_alarms_full.csv and s2snets.csv.
 On one thread.
@@ -46,15 +46,15 @@ SHORT = {PASS: ".", WARN: "w", FAIL: "F"}
 
 
 def of_gallery() -> None:
-    """Prints and writes the worst verdict of each check on each entry."""
+    """Print and write the worst verdict of each check on each entry."""
     entries = gallery.BROKEN | gallery.SOUND
     ATTACKS.update(gallery.IDLE)
     rows, missed = [], []
     with tempfile.TemporaryDirectory() as folder:
         for name, result in gallery.evaluated(entries, Path(folder), gallery.Released()).items():
-            said = verdicts(result, name)
-            rows.append({"entry": name, "meant": entries[name].caught_by, **said})
-            if entries[name].caught_by and said[entries[name].caught_by] not in (entries[name].verdict, FAIL):
+            by_check, meant = verdicts(result, name), entries[name].caught_by
+            rows.append({"entry": name, "meant": meant, **by_check})
+            if meant and by_check[meant] not in (entries[name].verdict, FAIL):
                 missed.append(name)
     write("gallery.csv", rows)
     for place, check in enumerate(checks.CHECKS):
@@ -66,7 +66,7 @@ def of_gallery() -> None:
 
 
 def of_sound(audit: str = "quick") -> None:
-    """Prints how often each check alarms on sound models; writes every pair."""
+    """Print how often each check alarms on sound models; write every pair."""
     rows = []
     attacks = {name: {} for name in inspect.signature(s2snet.evaluate).parameters["attacks"].default}
     more = {} if audit == "quick" else {"audit": audit, "attacks": attacks, "budgets": {"linf": [8 / 255]}}
@@ -90,9 +90,9 @@ def of_sound(audit: str = "quick") -> None:
             f"seed {seed}: " + "; ".join(alarm(row) for row in rows if row["seed"] == seed and alarm(row)), flush=True
         )
         write("false_alarms.csv" if audit == "quick" else f"false_alarms_{audit}.csv", rows)
-    asked = [row for row in rows if row["verdict"] in SHORT]
-    alarms = Counter(row["check"] for row in asked if row["verdict"] != PASS)
-    pairs, wrong = len(asked), sum(alarms.values())
+    applied = [row for row in rows if row["verdict"] in SHORT]
+    alarms = Counter(row["check"] for row in applied if row["verdict"] != PASS)
+    pairs, wrong = len(applied), sum(alarms.values())
     print(f"{wrong} of {pairs} check-model pairs alarm: {wrong / pairs:.2%}; {dict(alarms)}")
 
 
@@ -102,8 +102,8 @@ def alarm(row: dict) -> str:
     )
 
 
-def said_of(*folders: str) -> None:
-    """Writes what is said of each defence of these result folders."""
+def of_results(*folders: str) -> None:
+    """Print and write the findings on each defence of these result folders."""
     rows = []
     for folder in map(Path, folders):
         for finding in checks.findings(folder):
@@ -111,18 +111,18 @@ def said_of(*folders: str) -> None:
     write("s2snets.csv", rows)
     for row in rows:
         if row["verdict"] in (WARN, FAIL):
-            said = f"{row['verdict']:4} {row['check']} [{row['part']}]: {row['evidence']}"
-            print(f"{row['result']:12} {row['defence']:12} {said}")
+            finding = f"{row['verdict']:4} {row['check']} [{row['part']}]: {row['evidence']}"
+            print(f"{row['result']:12} {row['defence']:12} {finding}")
 
 
 FINDING = ("defence", "check", "verdict", "part", "evidence")
 
 
 def verdicts(result: Path, name: str) -> dict[str, str]:
-    """{check: its worst verdict on a defence, empty where it said nothing}."""
-    found = [finding for finding in checks.findings(result) if finding.defence in (name, "")]
-    worst = {check: [f.verdict for f in found if f.check == check] for check in checks.CHECKS}
-    return {check: min(said, key=ORDER.index, default="") for check, said in worst.items()}
+    """Return {check: its worst verdict on a defence, empty if it gave none}."""
+    findings = [finding for finding in checks.findings(result) if finding.defence in (name, "")]
+    of_check = {check: [f.verdict for f in findings if f.check == check] for check in checks.CHECKS}
+    return {check: min(found, key=ORDER.index, default="") for check, found in of_check.items()}
 
 
 def small_cnn() -> nn.Module:
@@ -134,7 +134,7 @@ def linear() -> nn.Module:
 
 
 def trained(build, train, seed: int, adversarial: bool = False) -> nn.Module:
-    """A classifier after a few epochs of Adam, on FGSM images half of the time where `adversarial`."""
+    """Return a classifier after a few epochs of Adam; if `adversarial`, half of its images are from FGSM."""
     torch.manual_seed(seed)
     model = build()
     draw = torch.Generator().manual_seed(seed)
@@ -156,7 +156,7 @@ def trained(build, train, seed: int, adversarial: bool = False) -> nn.Module:
 
 
 def job(classifiers: dict[str, nn.Module], splits: data.Splits, output: Path, **changed) -> Job:
-    """The gallery's attacks on classifiers without a purifier."""
+    """Return the job of the gallery's attacks on classifiers without a purifier."""
     modules = {name: Defended(None, classifier) for name, classifier in classifiers.items()}
     options = {
         "threats": {"white_box": {"routes": ["exact"], **gallery.ROUTES}},
@@ -186,10 +186,10 @@ def write(name: str, rows: list[dict]) -> None:
     print(f"written: {(RESULTS / name).relative_to(ROOT)}")
 
 
-WAYS = {"gallery": of_gallery, "sound": of_sound, "said": said_of}
+STUDIES = {"gallery": of_gallery, "sound": of_sound, "findings": of_results}
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in WAYS:
+    if len(sys.argv) < 2 or sys.argv[1] not in STUDIES:
         sys.exit(__doc__.strip())
     torch.set_num_threads(1)
-    WAYS[sys.argv[1]](*sys.argv[2:])
+    STUDIES[sys.argv[1]](*sys.argv[2:])

@@ -149,7 +149,7 @@ class Stream(IterableDataset):
             "threat.grey_box.name=grey_box (did you mean 'gray_box'?): allowed are gray_box, ",
         ),
         (own, {"keep": "some", "output": "r"}, "keep=some (did you mean 'sample'?): allowed are all, sample, none"),
-        (own, {"loader": DataLoader(Stream())}, "a stream has no order to come back to"),
+        (own, {"loader": DataLoader(Stream())}, "expected a map-style data set, got a stream, which has no order"),
         (own, {"budgets": {"linf": [8.0]}}, "radii are in [0, 1] pixel units (did you mean 8/255?)"),
     ],
 )

@@ -162,8 +162,8 @@ def test_refusals_of_the_hub_are_explained():
     def refused(kind, status=404):
         return kind("no", response=SimpleNamespace(headers={}, request=None, status_code=status))
 
-    assert "private one and no login" in remote.reason(refused(errors.RepositoryNotFoundError))
-    assert "let you in first" in remote.reason(refused(errors.GatedRepoError))
+    assert "private one that needs a login" in remote.reason(refused(errors.RepositoryNotFoundError))
+    assert "must be granted by its owner" in remote.reason(refused(errors.GatedRepoError))
     assert "no such revision" in remote.reason(refused(errors.RevisionNotFoundError))
     assert "may write there" in remote.reason(refused(errors.HfHubHTTPError, status=403))
     assert remote.reason(ConnectionError("no\nroute")) == "the hub cannot be reached (no route)"
@@ -177,7 +177,7 @@ def test_refusals_of_the_hub_are_explained():
         (["push", str(RELEASED / PURIFIER)], "the following arguments are required: USER/REPO"),
         (["push", str(RELEASED / PURIFIER), "body"], "body: expected a repository, user/name"),
         (["push", "none.safetensors", "some/body"], "none.safetensors: no such weights file"),
-        (["push", "spoilt.safetensors", "some/body"], "spoilt.safetensors: the tensors are not those the header"),
+        (["push", "spoilt.safetensors", "some/body"], "spoilt.safetensors: its tensors do not match its header"),
         (["push", "bare.safetensors", "some/body"], "bare.safetensors: the header has no kind, data, input, command"),
         (["push", "a b.safetensors", "some/body"], "a b.safetensors: file names on the hub may contain letters"),
         (["push", str(RELEASED / PURIFIER), "some/body", "--license", "x: y"], "license=x: y: expected its name"),

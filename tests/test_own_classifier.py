@@ -54,9 +54,9 @@ def test_all_stages_and_an_evaluation_in_front_of_it(package):
     folder, said = evaluate(*OWN, *ATTACK, *SHORT, explicit=True)
     assert f"Undefended classifier: {path}" in said
     assert (folder / "table.csv").read_text().count("s2snet,") >= 3
-    with pytest.raises(ValueError, match=r"the code 'foreign_nets.small:build' must be run"):
+    with pytest.raises(ValueError, match=r"loading it runs the code 'foreign_nets.small:build'"):
         evaluate(*ATTACK, "classifier.widths=[8,16]", f"defence.none.classifier={path}", explicit=True)
-    with pytest.raises(ValueError, match=r"has options=\{'width': 6\}, not \{'width': 7\} as asked"):
+    with pytest.raises(ValueError, match=r"expected options=\{'width': 7\}, got \{'width': 6\}"):
         evaluate(*OWN[:2], "classifier.options={width: 7}", *ATTACK, explicit=True)
 
 

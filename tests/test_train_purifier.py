@@ -63,6 +63,29 @@ def test_any_map_style_data_set_serves(own):
     assert as_data_set.header["data"]["train"] == 54
 
 
+class Linear(nn.Module):
+    """An autoencoder with no option but its channels."""
+
+    def __init__(self, channels: int = 3):
+        super().__init__()
+        self.encoder, self.decoder = nn.Conv2d(channels, 8, 2, 2), nn.ConvTranspose2d(8, channels, 2, 2)
+
+    def encode(self, images):
+        return self.encoder(images)
+
+    def decode(self, code):
+        return self.decoder(code)
+
+    def forward(self, images):
+        return self.decode(self.encode(images))
+
+
+def test_an_autoencoder_may_have_no_normalisation(own, monkeypatch):
+    for registry in (models.AUTOENCODERS, models.MODULES):
+        monkeypatch.setitem(registry, "linear", Linear)
+    assert purifier(own, autoencoder="linear", options=None).config == {"name": "linear", "channels": 1}
+
+
 def test_the_same_call_gives_back_what_it_trained_and_another_is_refused(own, capfd):
     first = purifier(own)
     capfd.readouterr()
@@ -98,7 +121,7 @@ def test_image_files_of_three_channels_serve_and_damaged_ones_are_skipped(tmp_pa
     classifier = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Flatten(), nn.Linear(4 * 49, 2)).eval()
     tuned = purifier((classifier, photos))
     assert tuned.config["mean"] == [0.485, 0.456, 0.406] and tuned.header["input"]["size"] == 16
-    assert "damaged images, skipped: 2, named in runs/autoencoder/damaged.txt" in capfd.readouterr().err
+    assert "damaged images, skipped: 2, listed in runs/autoencoder/damaged.txt" in capfd.readouterr().err
 
 
 def test_classifiers_share_a_stage_1(own):
@@ -137,12 +160,12 @@ GREY = torch.rand(20, 1, 8, 8)
     ),
     ({"images": (GREY, torch.arange(20) % 4)}, "the classifier predicts 3 classes; the images have 4"),
     ({"images": (GREY, torch.full((20,), -1))}, "some images have no label; stage2={'labels': 'classifier'}"),
-    ({"images": (GREY[:0], torch.empty(0))}, "there are no images"),
-    ({"images": (GREY * 255, torch.zeros(20).long())}, r"images are float32 \[C, H, W\] .* is from .* to 2"),
-    ({"images": one(GREY[0].double())}, r"the first is torch.float64 \[1, 8, 8\]"),
-    ({"images": one((GREY[0] * 255).byte())}, r"the first is torch.uint8 \[1, 8, 8\]"),
-    ({"images": one(Image.new("L", (8, 8)))}, "the first is Image"),
-    ({"images": list(GREY)}, r"an item of list is Tensor; wanted is \(image, label\)"),
+    ({"images": (GREY[:0], torch.empty(0))}, "expected at least one image, got none"),
+    ({"images": (GREY * 255, torch.zeros(20).long())}, r"images float32 \[C, H, W\] .*, got values from .* to 2"),
+    ({"images": one(GREY[0].double())}, r"got torch.float64 \[1, 8, 8\]"),
+    ({"images": one((GREY[0] * 255).byte())}, r"got torch.uint8 \[1, 8, 8\]"),
+    ({"images": one(Image.new("L", (8, 8)))}, "got Image"),
+    ({"images": list(GREY)}, r"expected items \(image, label\) in the list, got Tensor"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line_before_anything_is_trained(own, changed, line):
     changed = dict(changed)

@@ -48,8 +48,8 @@ def share(successes: int, n: int) -> Estimate:
 def bootstrap(*samples: Sequence[float], statistic: Callable[..., np.ndarray] = np.mean, seed: int = 0) -> Estimate:
     """Return a statistic of one sample, or of several paired ones, with its percentile bootstrap interval.
 
-    `statistic(*samples, axis=-1)` reduces the last axis, as NumPy's functions do. ValueError if there are no
-    observations.
+    `statistic(*samples, axis=-1)` reduces the last axis, as NumPy's functions do; resamples in which it is NaN are left
+    out. ValueError if there are no observations.
     """
     arrays = [np.asarray(sample, dtype=np.float64) for sample in samples]
     count = len(arrays[0])
@@ -58,16 +58,19 @@ def bootstrap(*samples: Sequence[float], statistic: Callable[..., np.ndarray] = 
     value = float(statistic(*arrays, axis=-1))
     if count == 1:  # scipy needs two
         return Estimate(value, value, value, 1)
-    low, high = stats.bootstrap(
-        arrays,
-        statistic,
-        n_resamples=RESAMPLES,
-        batch=max(1, HELD // count),
-        method="percentile",
-        paired=True,
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of NaN among the resamples
+        resampled = stats.bootstrap(
+            arrays,
+            statistic,
+            n_resamples=RESAMPLES,
+            batch=max(1, HELD // count),
+            method="percentile",
+            paired=True,
+            vectorized=True,
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
     return Estimate(value, float(low), float(high), count)
 
 
@@ -99,25 +102,14 @@ def spearman(first: Sequence[float], second: Sequence[float], seed: int = 0) -> 
 
     NaN if one side is constant.
     """
-    pairs = [np.asarray(side, np.float64) for side in (first, second)]
-    count = len(pairs[0])
-    if min(np.ptp(side) for side in pairs) == 0:
-        return Estimate(float("nan"), float("nan"), float("nan"), count)
+    if min(np.ptp(side) for side in (first, second)) == 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), len(first))
+    return bootstrap(first, second, statistic=_rank_correlation, seed=seed)
 
-    def correlation(a: np.ndarray, b: np.ndarray) -> float:
-        constant = min(np.ptp(a), np.ptp(b)) == 0  # a resample may be
-        return np.nan if constant else float(stats.spearmanr(a, b).statistic)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # NaN of constant resamples are left out below
-        resampled = stats.bootstrap(
-            pairs,
-            correlation,
-            n_resamples=RESAMPLES,
-            method="percentile",
-            paired=True,
-            vectorized=False,
-            rng=np.random.default_rng(seed),
-        ).bootstrap_distribution
-    low, high = np.nanquantile(resampled, [0.025, 0.975])
-    return Estimate(correlation(*pairs), float(low), float(high), count)
+def _rank_correlation(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
+    """Return Spearman's correlation along an axis; NaN if one side is constant, as a resample may be."""
+    ranks = [stats.rankdata(side, axis=axis) for side in (first, second)]
+    a, b = (rank - rank.mean(axis=axis, keepdims=True) for rank in ranks)
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(axis=axis) / np.sqrt((a**2).sum(axis=axis) * (b**2).sum(axis=axis))

@@ -1,6 +1,6 @@
-"""From Hydra to the dataclasses of s2snet/config: it merges the YAML into them, then their rules are checked.
+"""Turn a config that Hydra composed into the checked dataclasses of s2snet/config.
 
-Nothing below the command line sees a config object. No torch here: a typo costs no import.
+Nothing below the command line sees a Hydra config. Imports no torch, so that a typo is reported at once.
 """
 
 from collections.abc import Mapping

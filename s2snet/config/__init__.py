@@ -1,4 +1,4 @@
-"""What a user may ask for: dataclasses with defaults and bounds, shared by the command line and Python.
+"""Define every setting once: dataclasses with defaults, bounds and help texts, for the command line and Python.
 
-Imports no torch, Hydra or Lightning, so that a mistyped setting costs no import.
+Imports no torch, Hydra or Lightning, so that a typo is reported without these imports.
 """

@@ -1,4 +1,4 @@
-"""All settings of `python analyse.py`."""
+"""Define all settings of `python analyse.py`."""
 
 from dataclasses import dataclass
 

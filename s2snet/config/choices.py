@@ -1,11 +1,11 @@
-"""How a mistyped word is answered: what was given, the nearest match, what is allowed. Imports no torch."""
+"""Report a mistyped word in one line: what was given, the nearest match, what is allowed."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def nearest(word: object, allowed: Iterable[object]) -> str:
-    """` (did you mean 'x'?)`, or nothing where no allowed word resembles this one."""
+    """Return ` (did you mean 'x'?)`, or an empty text if no allowed word resembles this one."""
     match = difflib.get_close_matches(str(word), [str(other) for other in allowed], n=1, cutoff=0.5)
     return f" (did you mean {match[0]!r}?)" if match else ""
 

@@ -1,4 +1,4 @@
-"""All settings of `python evaluate.py`. `Evaluation` has those that `s2snet.evaluate` takes too."""
+"""Define all settings of `python evaluate.py`, and in `Evaluation` those that `s2snet.evaluate` takes too."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -20,7 +20,7 @@ class Attack(Choice):
 
 @dataclass
 class Threat:
-    """What the attacker knows; a threat of s2snet.threats.THREATS reads the options that it needs."""
+    """The attacker's knowledge; a threat of s2snet.threats.THREATS reads the options that it needs."""
 
     name: str = option(help="of the threat")
     routes: list[str] = option(
@@ -97,7 +97,7 @@ def _switch(name: str, value: Any) -> str:
 
 @dataclass(kw_only=True)
 class Evaluation:
-    """How defences are attacked and judged, from the command line or from Python."""
+    """The settings of an evaluation, from the command line or from Python: attacks, threats, budgets, images."""
 
     threat: dict[str, Threat] = option({}, help="what the attacker knows, by label")
     attack: dict[str, Attack] = option({}, help="the attacks, by label")

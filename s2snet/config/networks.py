@@ -1,4 +1,4 @@
-"""The data set and the networks of a command. Their options are those of what they name, so they are a dictionary."""
+"""Choose the data set and the networks of a command. Their options depend on the choice, so they are dictionaries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -61,7 +61,7 @@ class Autoencoder(Choice):
 
 @dataclass(kw_only=True)
 class Networks:
-    """What every command needs: the data set, the networks, and the folders in which files are looked up."""
+    """The part that every command has: the data set, the networks, and the folders in which files are looked up."""
 
     data: Data
     classifier: Classifier

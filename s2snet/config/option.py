@@ -6,7 +6,7 @@
 
     check(Recipe(epochs=0), "recipe")  # ValueError: recipe.epochs=0: must be at least 1
 
-The command line and the Python API fill the same dataclasses, so a bound stands here and nowhere else.
+The command line and the Python API fill the same dataclasses, so each bound is defined once.
 """
 
 import copy

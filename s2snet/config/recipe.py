@@ -1,4 +1,4 @@
-"""The recipes: how each stage of a training is optimised, as defaults for digits on a CPU."""
+"""Define how each stage of a training is optimised. The defaults are for digits on a CPU."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ def _crop(name: str, scale: Any) -> list[float] | None:
 
 @dataclass
 class Recipe:
-    """What every stage needs. `metrics` are what the stage measures on the validation images."""
+    """The settings of every stage. `metrics` are those that it measures on the validation images."""
 
     metrics: ClassVar[tuple[str, ...]] = ()
 
@@ -60,12 +60,12 @@ class Recipe:
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the loss uses the true labels."""
+        """True if the loss uses the true labels."""
         return True
 
     @property
     def keeps_codes(self) -> bool:
-        """Whether the encoder's code of each image is computed once and kept."""
+        """True if the encoder's code of each image is computed once and kept."""
         return False
 
     def check_together(self, name: str) -> None:
@@ -121,12 +121,12 @@ class Stage2Recipe(Recipe):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the true labels are learned, and not the classifier's own predictions."""
+        """True if the true labels are learned, and not the classifier's own predictions."""
         return self.labels == "truth"
 
     @property
     def keeps_codes(self) -> bool:
-        """Whether the encoder's code of each image is computed once and kept."""
+        """True if the encoder's code of each image is computed once and kept."""
         return self.cache != "none"
 
     def check_together(self, name: str) -> None:

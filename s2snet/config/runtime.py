@@ -1,4 +1,4 @@
-"""Where a run is computed, and where it is logged."""
+"""Choose the devices of a run and where it is logged."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +37,7 @@ class Trainer:
 
 @dataclass
 class Logger:
-    """Where a training is logged besides metrics.csv; `logger` on the command line."""
+    """The logger of a training in addition to metrics.csv; `logger` on the command line."""
 
     name: str = option("csv", choices=("csv", "wandb"), help="csv, wandb")
     project: str = option("s2snet", help="of wandb")

@@ -1,4 +1,4 @@
-"""All settings of `python train.py`."""
+"""Define all settings of `python train.py`."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Data sets by name: `load(name, **options)` gives train, validation and test images in [0, 1] with labels."""
+"""Load data sets by name: training, validation and test images in [0, 1] with labels."""
 
 import inspect
 from pathlib import Path
@@ -29,9 +29,9 @@ __all__ = ["DATA", "ImageFiles", "Images", "Shards", "Splits", "Streamed", "load
 
 
 def load(name: str, data_root: str | Path | None = None, **options: Any) -> Splits:
-    """The splits of a data set of DATA. ValueError, with what is allowed, for an unknown name or option.
+    """Return the splits of a data set of DATA. ValueError, with what is allowed, for an unknown name or option.
 
-    `data_root` is the folder below which data that is not shipped lies; sets that need none ignore it.
+    `data_root` is the folder of data that is not shipped; data sets that need none ignore it.
     """
     if name not in DATA:
         raise ValueError(f"unknown data set {name!r}{nearest(name, DATA)}; allowed are {', '.join(DATA)}")

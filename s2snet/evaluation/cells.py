@@ -94,7 +94,7 @@ class Cell:
         return self.preimage["attack"] == "none"
 
     def describe(self) -> str:
-        """Return threat, source, route, attack and budget in a line."""
+        """Return threat, source, route, attack and budget as one line."""
         if self.clean:
             return "clean images"
         size = f"{255 * self.budget:.4g}/255" if self.norm == "linf" else f"{self.budget:.4g}"

@@ -55,7 +55,7 @@ class Engine:
     def run(self, progress: Progress | None = None) -> bool:
         """Craft and judge this rank's share of what the ledger lacks; return False if the user stopped it.
 
-        A failure is recorded for its chunk of its cell; everything else goes on.
+        A failure is recorded for its chunk of its cell; everything else continues.
         """
         progress = progress or Progress()
         owner = shares(self.cells, [len(places) for places in self.chunks], self.ranks.world, self.costs)
@@ -354,7 +354,9 @@ def repeatable(seed: int, judge: str, chunk: int) -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     digest = hashlib.blake2b(f"{seed} {judge} {chunk}".encode(), digest_size=8).digest()
     with torch.random.fork_rng(devices):
-        torch.manual_seed(int.from_bytes(digest, "big") >> 1)
+        # Not torch.manual_seed: for each kind of device that is not in use, it keeps a call with its formatted stack.
+        for generator in [torch.default_generator, *(torch.cuda.default_generators[device] for device in devices)]:
+            generator.manual_seed(int.from_bytes(digest, "big") >> 1)
         yield
 
 

@@ -22,7 +22,7 @@ class Progress:
     stopped = False
 
     def advance(self, cell: Cell, images: int) -> None:
-        """Report that so many images of a cell are crafted and judged."""
+        """Report that this number of images of a cell are crafted and judged."""
 
 
 class Bar(Progress):

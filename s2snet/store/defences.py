@@ -187,7 +187,7 @@ def _path(name: str, role: str, choice: DefenceChoice, shelf: paths.Shelf, confi
 
 
 def _shown(source: str) -> str:
-    """Return a file's path relative to the working folder if it lies below that."""
+    """Return a file's path relative to the working folder if it is below that."""
     if not Path(source).is_file():
         return source
     path = Path(source).resolve()

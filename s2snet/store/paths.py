@@ -1,4 +1,4 @@
-"""Where trained weights lie: below `runs/` by data, kind and networks; the released ones in the package."""
+"""Locate weights: trained ones below `runs/` by data, kind and networks, released ones in the package."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any
 
 from s2snet.config.networks import Autoencoder, Classifier
 
-# What each stage leaves, by the name under which a defence asks for it.
+# What each stage trains, by the name that a defence uses for it.
 KINDS = {"classifier": "classifier", "1": "autoencoder", "2": "s2snet", "adversarial": "adversarial"}
 WEIGHTS = "weights.safetensors"
 
 
 def run_name(kind: str, classifier: Classifier, autoencoder: Autoencoder) -> str:
-    """The name of a run, such as `s2snet-segnet_small-small_cnn`: the kind and the networks it depends on."""
+    """Return the name of a run: its kind and its networks, such as `s2snet-segnet_small-small_cnn`."""
     networks = {
         "classifier": [classifier],
         "autoencoder": [autoencoder],
@@ -23,9 +23,9 @@ def run_name(kind: str, classifier: Classifier, autoencoder: Autoencoder) -> str
 
 
 def network_name(config: dict[str, Any]) -> str:
-    """What tells a network from others in a path or a sentence: its architecture or target, where it has one.
+    """Return the name of a network in paths and messages: its target, its architecture, or its name here.
 
-    timm's say so, since torchvision has networks of the same names.
+    timm's are marked, since torchvision has networks of the same names.
     """
     if config.get("target"):
         return str(config["target"]).replace(":", ".").replace("/", "_")
@@ -35,7 +35,7 @@ def network_name(config: dict[str, Any]) -> str:
 
 
 def released() -> Path:
-    """The folder of the weights that come with the project: in a wheel inside the package, else checkpoints/."""
+    """Return the folder of the released weights: inside the package in a wheel, else checkpoints/."""
     package = Path(__file__).resolve().parent.parent
     inside = package / "released"
     return inside if inside.is_dir() else package.parent / "checkpoints" / "released"
@@ -43,15 +43,16 @@ def released() -> Path:
 
 @dataclass(frozen=True)
 class Shelf:
-    """A folder in which weights are looked up by kind: of runs, or of released files."""
+    """A folder of weights by kind: of runs, or of released files."""
 
     folder: Path
 
     def path(self, kind: str, classifier: Classifier, autoencoder: Autoencoder) -> Path:
-        """The file of that kind and networks: FOLDER/RUN/weights.safetensors, or FOLDER/RUN.safetensors where it is."""
+        """Return the file of that kind and networks: FOLDER/RUN.safetensors if it exists, else in FOLDER/RUN."""
         name = run_name(kind, classifier, autoencoder)
         flat = self.folder / f"{name}.safetensors"
         return flat if flat.is_file() else self.folder / name / WEIGHTS
 
     def is_empty(self) -> bool:
+        """Return whether the folder holds no weights."""
         return not any(self.folder.glob("*.safetensors")) and not any(self.folder.glob(f"*/{WEIGHTS}"))

@@ -1,9 +1,8 @@
-"""One file holds a module: a .safetensors file whose header carries, as JSON, all that rebuilds it.
+"""Save and load modules as .safetensors files whose header holds, as JSON, what is needed to rebuild them.
 
-`load` builds the module by its name in `s2snet.models.MODULES` and fills it with the file's tensors. Nothing in
-the file is executed, and a user's own classifier is imported only where the caller says so. `read_tensors` and
-`load_published` read the state dicts of others. `fingerprint` names a module by what it is (architecture and
-tensors), not by a path.
+`load` builds the module by its name in `s2snet.models.MODULES` and fills it with the file's tensors. Nothing in the
+file is executed, and the code of a user's own classifier is imported only if the caller trusts it. `read_tensors` and
+`load_published` read state dicts of other projects. `fingerprint` identifies a module by its architecture and tensors.
 """
 
 import hashlib
@@ -24,14 +23,14 @@ from s2snet.atomic_io import write_whole
 from s2snet.store import paths, remote
 
 FORMAT = 1
-_KEY = "s2snet"  # one key only: safetensors writes several in random order, and equal files would differ
+_KEY = "s2snet"  # one key: safetensors writes several in random order, so equal files would differ
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 (hex) of a module: its architecture and every parameter and buffer, by name, type, shape and bytes.
+    """Return the SHA-256 (hex) of a module's architecture, parameters and buffers (name, type, shape, bytes).
 
-    The architecture is `.config` where `models.build` made the module, and its printed form elsewhere. A path, a
-    device, a memory format or a training mode does not change it.
+    The architecture is `.config` if `models.build` made the module, else its printed form. Path, device, memory format
+    and training mode do not change it.
     """
     digest = hashlib.sha256()
     digest.update(json.dumps(_architecture(module), sort_keys=True).encode())
@@ -48,9 +47,9 @@ def _architecture(module: nn.Module) -> Any:
 
 
 def save(module: nn.Module, path: str | Path, **facts: Any) -> dict[str, Any]:
-    """Writes the module made by `models.build` and its facts (data, metrics, command, ...); returns the header.
+    """Write a module of `models.build` with its facts (data, metrics, command, ...) and return the header.
 
-    A file of that name is always whole (s2snet/files.py).
+    The file is written atomically (s2snet/atomic_io.py).
     """
     header = {
         "format": FORMAT,
@@ -65,19 +64,19 @@ def save(module: nn.Module, path: str | Path, **facts: Any) -> dict[str, Any]:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The JSON header of a weights file, on disk or at hf://user/repo/file, checked to be one this version reads."""
+    """Return the JSON header of a weights file, on disk or at hf://user/repo/file, if this version reads its format."""
     return _read(path, tensors=False)[0]
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", trusted: str | None = None) -> nn.Module:
-    """The module of a weights file, in eval mode on `device`; its header is at `.header`.
+    """Return the module of a weights file, in eval mode on `device`, with its header at `.header`.
 
     `trusted` is the one target (`my_package.my_module:build`) whose code may be imported and called, with whatever
-    options the header has, where the file holds a user's own classifier. `path` may be an address on the Hugging Face
-    hub, hf://user/repo/file (s2snet/remote.py).
+    options the header has, if the file holds a user's own classifier. `path` may be an address on the Hugging Face hub,
+    hf://user/repo/file (s2snet/store/remote.py).
 
-    ValueError in one line for a file that is missing, truncated, no weights file of this project, of a module
-    this version does not know, or whose tensors do not fit the architecture it names.
+    ValueError, in one line, for a file that is missing, truncated or not of this project, for a module that this
+    version does not know, and for tensors that do not fit the architecture.
     """
     header, tensors = _read(path, tensors=True)
     _trust(path, header["module"], trusted)
@@ -96,15 +95,15 @@ def load(path: str | Path, device: str | torch.device = "cpu", trusted: str | No
                 f"({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
             )
     module.load_state_dict(tensors)
-    module.config = header["module"]  # not today's defaults: an option added later must not change a fingerprint
+    module.config = header["module"]  # without today's defaults: an option added later must not change a fingerprint
     if fingerprint(module) != header["fingerprint"]:
-        raise ValueError(f"{path}: the tensors are not those the header was written for (fingerprint differs)")
+        raise ValueError(f"{path}: its tensors do not match its header (the fingerprint differs)")
     module.header = header
     return module.to(device).eval()
 
 
 def _trust(path: str | Path, config: Any, trusted: str | None) -> None:
-    """ValueError where the config, or that of a classifier inside, names code to import and it is not the trusted."""
+    """ValueError if the config, or that of a classifier inside, names code other than the trusted."""
     if not isinstance(config, dict):
         return
     _trust(path, config.get("classifier"), trusted)
@@ -112,15 +111,15 @@ def _trust(path: str | Path, config: Any, trusted: str | None) -> None:
         return
     given = "none was given" if trusted is None else f"not {trusted}"
     raise ValueError(
-        f"{path}: to load it the code {config.get('target')!r} must be run; give exactly that as classifier.target, or "
-        f"in Python as load(..., trusted=...), if you trust it ({given})"
+        f"{path}: loading it runs the code {config.get('target')!r}; if you trust it, give exactly that as "
+        f"classifier.target, or in Python as load(..., trusted=...) ({given})"
     )
 
 
 def load_published(path: str | Path, **config: Any) -> nn.Module:
-    """The module `models.build(**config)` filled with a published state dict, in eval mode.
+    """Return the module `models.build(**config)` with a published state dict, in eval mode.
 
-    ValueError, in one line, as `read_tensors`, and for tensors that do not fit.
+    ValueError, in one line, for the reasons of `read_tensors` and for tensors that do not fit.
     """
     module = models.build(**config)
     tensors = read_tensors(path)
@@ -132,7 +131,7 @@ def load_published(path: str | Path, **config: Any) -> nn.Module:
 
 
 def with_header(module: nn.Module, stage: str, channels: int, size: int) -> nn.Module:
-    """The module in eval mode, with the header that one from a weights file would have."""
+    """Return the module in eval mode, with a header like that of a weights file."""
     module.eval()
     module.header = {
         "stage": stage,
@@ -143,7 +142,7 @@ def with_header(module: nn.Module, stage: str, channels: int, size: int) -> nn.M
 
 
 def read_tensors(path: str | Path) -> dict[Any, Any]:
-    """The state dict in somebody else's file: .safetensors, or a pickle (.th, .pth, .pt, ...) as torch.save writes it.
+    """Return the state dict in a foreign file: .safetensors, or a pickle (.th, .pth, .pt, ...) written by torch.save.
 
     A pickle is read with `weights_only`: nothing in it is executed. ValueError, in one line, for a file that is
     missing, damaged, would run code, or holds no dict.
@@ -155,9 +154,9 @@ def read_tensors(path: str | Path) -> dict[Any, Any]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path}: refused, it is no plain state dict ({_line(error)})") from None
-    except Exception as error:  # a damaged file raises what it likes
-        raise ValueError(f"{path}: damaged, or no weights ({_line(error)})") from None
+        raise ValueError(f"{path}: not a plain state dict ({_line(error)})") from None
+    except Exception as error:  # a damaged file may raise anything
+        raise ValueError(f"{path}: damaged or not a state dict ({_line(error)})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds {type(content).__name__}, not a state dict")
     return content
@@ -185,11 +184,11 @@ def _read(path: str | Path, tensors: bool) -> tuple[dict[str, Any], dict[str, to
 
 
 def versions() -> dict[str, str]:
-    """The versions that shape a result, by package."""
-    found = {}
+    """Return the versions of the packages that influence a result."""
+    by_package = {}
     for package in ("s2snet", "torch", "pytorch-lightning"):
         try:
-            found[package] = version(package)
+            by_package[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            by_package[package] = "not installed"
+    return by_package

@@ -1,4 +1,4 @@
-"""Training: one Lightning module per stage, and the loop that runs any of them."""
+"""Train: one Lightning module per stage, and the loop that runs any of them."""
 
 from s2snet.torchvision_cpu import patch
 

@@ -1,4 +1,4 @@
-"""Stage `adversarial`, the baseline: training on FGSM examples (Goodfellow et al., arXiv 1412.6572, section 6)."""
+"""Train the baseline, stage `adversarial`, on FGSM examples (Goodfellow et al., arXiv 1412.6572, section 6)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,10 @@ from s2snet.training.stage import Stage
 
 
 class TrainAdversarial(Stage):
-    """alpha CE(f(x), y) + (1 - alpha) CE(f(x + eps sign grad), y), examples made against the current weights.
+    """alpha CE(f(x), y) + (1 - alpha) CE(f(x + eps sign grad), y), with examples against the current weights.
 
-    While an example is made the classifier is in eval mode (no dropout, no BatchNorm statistics of half-made
-    images); no gradient passes through the sign. With eps = 0 both halves are plain training.
+    The classifier is in eval mode while the examples are computed, so that they use no dropout and leave BatchNorm's
+    statistics alone. No gradient passes through the sign. With eps = 0 both halves are ordinary training.
     """
 
     def __init__(self, classifier: nn.Module, recipe: AdversarialRecipe, seed: int):
@@ -22,6 +22,7 @@ class TrainAdversarial(Stage):
         self.trained = classifier
 
     def attacked(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the FGSM examples of these images against the current weights."""
         self.trained.eval()
         adversarial = fgsm(self.trained, images, labels, eps=self.recipe.eps)
         self.train(self.training)
@@ -37,7 +38,7 @@ class TrainAdversarial(Stage):
         return loss
 
     def measure(self, batch) -> dict[str, Tensor]:
-        """Clean accuracy and the error on FGSM examples of one validation batch: the paper's stopping rule."""
+        """Return clean accuracy and error on FGSM examples (the paper's stopping rule) of one validation batch."""
         images, labels, _ = batch
         adversarial = self.attacked(images, labels)
         with torch.no_grad():

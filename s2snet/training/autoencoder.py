@@ -1,4 +1,4 @@
-"""Stage 1: train the autoencoder to reconstruct images, without labels (arXiv 1803.07994)."""
+"""Train stage 1: the autoencoder learns to reconstruct images, without labels (arXiv 1803.07994)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Stage `classifier`: the classifier that the other stages put a purifier in front of."""
+"""Train stage `classifier`: the classifier that the other stages put a purifier in front of."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from s2snet.training.stage import Stage
 
 
 class TrainClassifier(Stage):
-    """Cross-entropy of the classifier, with optional label smoothing."""
+    """The cross-entropy of the classifier, with optional label smoothing."""
 
     def __init__(self, classifier: nn.Module, recipe: ClassifierRecipe, seed: int):
         super().__init__(recipe, seed)
@@ -23,7 +23,7 @@ class TrainClassifier(Stage):
         return loss
 
     def measure(self, batch) -> dict[str, Tensor]:
-        """Cross-entropy and accuracy of one validation batch."""
+        """Return cross-entropy and accuracy of one validation batch."""
         images, labels, _ = batch
         with torch.no_grad():
             logits = self.trained(images)
@@ -34,5 +34,5 @@ class TrainClassifier(Stage):
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The share of right predictions in a batch."""
+    """Return the share of correct predictions in a batch."""
     return multiclass_accuracy(logits, labels, num_classes=logits.shape[1], average="micro")

@@ -16,7 +16,7 @@ class Codes:
     """The code and the label to learn of each training image, by the image's index.
 
     A code is a tensor [B, ...], or a (nested) tuple with such tensors in it; what else is in the tuple must be the same
-    for all images. What comes out is what went in, bit for bit and in the same memory format. An image takes its
+    for all images. Codes are returned bit for bit and in the same memory format. An image takes its
     tensors' bytes, and eight for the label.
 
     Kept in memory, or with a `folder` in an unnamed file there that disappears with the process: an interrupted run
@@ -68,8 +68,8 @@ class Codes:
             room = shutil.disk_usage(self.folder).free
         if needed > room:
             raise ValueError(
-                f"recipes.stage2.cache={kind}: {self.count} codes of {self.size / 1e6:.2f} MB, kept {self.processes} "
-                f"time(s), take {needed / 1e9:.1f} GB; {place} {room / 1e9:.1f} GB; cache=none keeps none"
+                f"recipes.stage2.cache={kind}: {self.count} codes of {self.size / 1e6:.2f} MB in {self.processes} "
+                f"process(es) need {needed / 1e9:.1f} GB; {place} {room / 1e9:.1f} GB; use cache=none"
             )
         if self.folder is not None:
             self.file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115  open as long as this object
@@ -115,7 +115,7 @@ def from_bytes(packed: Tensor, like: Tensor) -> Tensor:
     """Return the tensor that `as_bytes` turned into these bytes, of the type, shape and memory format of `like`."""
     packed = packed.clone(memory_format=torch.contiguous_format)  # a slice's start may not be aligned to the type
     tensor = packed.view(like.dtype).view(-1, *like.shape[1:])
-    # Kernels, and with them last bits, differ by the memory format.
+    # Kernels, and with them the last bits, differ between memory formats.
     if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
         return tensor.contiguous(memory_format=torch.channels_last)
     return tensor

@@ -1,4 +1,4 @@
-"""A run's losses and metrics over its epochs as a picture, from its metrics.csv: a panel per quantity."""
+"""Draw a run's losses and metrics over its epochs from its metrics.csv, a panel per quantity."""
 
 import io
 import math
@@ -11,13 +11,13 @@ from matplotlib.ticker import MaxNLocator
 from s2snet.atomic_io import write_whole
 
 CURVES = "curves.png"
-ACROSS = 3  # panels beside each other
+ACROSS = 3  # panels in a row
 TRAINING, VALIDATION = "#a5a29b", "#1b5e9b"
 AXES = ("step", "epoch")
 
 
 def write_curves(rows: list[dict[str, float]], path: Path) -> bool:
-    """Draws what training/loggers.read_metrics gave; False, and no file, where there is no curve in it."""
+    """Draw the rows of `read_metrics` (loggers.py). Return False, and write no file, if they hold no curve."""
     panels = by_quantity(rows)
     if not panels:
         return False
@@ -36,19 +36,19 @@ def write_curves(rows: list[dict[str, float]], path: Path) -> bool:
 
 
 def by_quantity(rows: list[dict[str, float]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """{quantity: {its column, and that of its validation: [(epochs done, value)]}}, `loss` and `val_loss` together.
+    """Return {quantity: {column: [(epochs done, value)]}}, with `loss` and `val_loss` in one quantity.
 
-    Steps are placed within their epoch, which ends where it was validated.
+    Steps are placed within their epoch, which ends with its validation.
     """
     counted = [row for row in rows if all(axis in row for axis in AXES)]
     a_step = (counted[-1]["epoch"] + 1) / (counted[-1]["step"] + 1) if counted else 1.0  # in epochs
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in counted:
         for column, value in row.items():
             if column not in AXES:
-                curve = found.setdefault(column.removeprefix("val_"), {}).setdefault(column, [])
+                curve = panels.setdefault(column.removeprefix("val_"), {}).setdefault(column, [])
                 curve.append(((row["step"] + 1) * a_step, value))
-    return found
+    return panels
 
 
 def _draw(axes, name: str, curves: dict[str, list[tuple[float, float]]]) -> None:

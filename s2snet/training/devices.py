@@ -1,4 +1,4 @@
-"""What the devices decide: whether BatchNorm is synchronised over them, and what they cannot do."""
+"""Decide what depends on the devices: synchronised BatchNorm, and precisions that they do not support."""
 
 import torch
 
@@ -10,15 +10,15 @@ SMALL_BATCH = 16
 
 
 def synchronise_batch_norm(trainer: Trainer, recipe: Recipe) -> bool:
-    """Whether BatchNorm takes its statistics over all devices. ValueError where they cannot do what is asked.
+    """Return whether BatchNorm takes its statistics over all devices. ValueError if the devices do not support it.
 
-    `trainer.sync_batchnorm` auto: several GPUs whose own batch is below SMALL_BATCH, and BatchNorm in training mode.
+    `trainer.sync_batchnorm=auto` does so for several GPUs with batches below SMALL_BATCH if BatchNorm is trained.
     """
     gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
     if trainer.precision == "16-mixed" and not gpu:
-        raise ValueError("trainer.precision=16-mixed: needs a GPU; on the CPU take bf16-mixed or 32-true")
+        raise ValueError("trainer.precision=16-mixed: needs a GPU; on the CPU use bf16-mixed or 32-true")
     if trainer.sync_batchnorm == "true" and not gpu:
-        raise ValueError("trainer.sync_batchnorm=true: needs GPUs; on the CPU take auto or false")
+        raise ValueError("trainer.sync_batchnorm=true: needs GPUs; on the CPU use auto or false")
     if trainer.sync_batchnorm != "auto":
         return trainer.sync_batchnorm == "true"
     several = trainer.devices * trainer.num_nodes > 1

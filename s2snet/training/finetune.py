@@ -1,4 +1,4 @@
-"""Stage 2: train the decoder, through the frozen classifier, on what the classifier needs (arXiv 1803.07994)."""
+"""Train stage 2: the decoder learns, through the frozen classifier, what the classifier needs (arXiv 1803.07994)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,12 +17,12 @@ from s2snet.training.stage import Stage
 class FinetuneDecoder(Stage):
     """Cross-entropy of the frozen classifier f on D(E(x)); only D learns, E runs without a graph.
 
-    As in the authors' release the decoder's BatchNorm is in training mode; encoder and classifier stay in eval mode
-    whatever Lightning calls, so that not even a running statistic of theirs moves. Any autoencoder will do that has
-    `encode`, `decode`, `encoder` and `decoder` (s2snet/models/__init__.py).
+    As in the authors' release, the decoder's BatchNorm is in training mode. Encoder and classifier stay in eval mode
+    whatever Lightning calls, so that not even their running statistics change. The autoencoder has `encode`, `decode`,
+    `encoder` and `decoder` (s2snet/models/__init__.py).
 
-    recipe: `labels` `truth`, or `classifier` for f's own predictions on x (needs no labels);
-    `reconstruction_weight` adds that much of the pixel error (0: none, as in the paper);
+    recipe: `labels` is `truth`, or `classifier` for f's own predictions on x, which needs no labels;
+    `reconstruction_weight` adds the squared error per pixel with this weight (0 in the paper);
     `cache` memory or disk keeps the codes over the epochs (codes.py), none computes them in each epoch.
     """
 
@@ -30,7 +30,7 @@ class FinetuneDecoder(Stage):
         super().__init__(recipe, seed)
         self.trained = autoencoder
         self.classifier = classifier
-        self.codes: Codes | None = None  # of recipe.cache; the loop sets it
+        self.codes: Codes | None = None  # the loop sets it if recipe.keeps_codes
         self.train()
 
     def train(self, mode: bool = True) -> "FinetuneDecoder":
@@ -65,7 +65,7 @@ class FinetuneDecoder(Stage):
             code = self.trained.encode(images)
             if self.recipe.labels == "classifier":
                 labels = self.classifier(images).argmax(dim=1)
-        if self.codes:  # all of the batch was computed, though some may be there: other sizes round otherwise
+        if self.codes:  # the whole batch, even if some are there: another batch size rounds differently
             self.codes.put(index, self._packed(code), labels)
         return code, labels
 
@@ -74,6 +74,7 @@ class FinetuneDecoder(Stage):
         return self.trained.pack(code) if hasattr(self.trained, "pack") else code
 
     def _unpacked(self, code: Any) -> Any:
+        """Return the code as the decoder takes it."""
         return self.trained.unpack(code) if hasattr(self.trained, "pack") else code
 
     def measure(self, batch) -> dict[str, Tensor]:

@@ -168,11 +168,11 @@ def _check_architecture(part: str, found: nn.Module, source: str, config: dict) 
         return
     asked = models.build(**config).config
     has = found.config
-    differ = [f"{key}={has.get(key)}, not {asked[key]}" for key in asked if has.get(key) != asked[key]]
+    differ = [f"{key}={asked[key]}, got {has.get(key)}" for key in asked if has.get(key) != asked[key]]
     if differ:
         raise ValueError(
-            f"{source}: has {'; '.join(differ)} as asked. Train stage={EARLIER[part]} with these settings, or give "
-            f"from_{part}={source} to take it as it is"
+            f"{source}: expected {'; '.join(differ)}. Train stage={EARLIER[part]} with these settings, or give "
+            f"from_{part}={source} to use it as it is"
         )
 
 

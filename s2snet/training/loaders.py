@@ -1,6 +1,6 @@
-"""Training batches whose order and augmentation follow from (seed, epoch, index) alone.
+"""Load training batches whose order and augmentation follow from (seed, epoch, index) alone.
 
-So the number of workers, the number of ranks (at an equal global batch) and an interruption don't change them.
+The number of workers, the number of ranks (at an equal global batch) and an interruption do not change them.
 """
 
 import hashlib
@@ -18,34 +18,34 @@ from s2snet.config.recipe import Recipe
 from s2snet.data import ImageFiles, Images, Splits, Streamed
 from s2snet.data.image_files import first_readable
 
-AT_ONCE = 2**20  # pixels of a batch that is measured: 256 images of 64 x 64, 20 of 224 x 224
+AT_ONCE = 2**20  # pixels of an evaluation batch: 256 images of 64 x 64, 20 of 224 x 224
 
 
 def derived_seed(*parts: int) -> int:
-    """A 63-bit seed that follows from the parts; neighbours don't resemble each other."""
+    """Return a 63-bit seed that follows from the parts; neighbouring parts give unrelated seeds."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
 def batches(count: int, batch_size: int, ranks: int, accumulate: int = 1) -> int:
-    """How many batches of an epoch each rank gets; at least one, that of all images.
+    """Return how many batches of an epoch each rank gets: at least one, with all images.
 
-    Whole optimiser steps of `accumulate` batches; ValueError where there is not one.
+    These are whole optimiser steps of `accumulate` batches; ValueError if the images do not fill one.
     """
     batch = min(batch_size, count) * ranks
     if accumulate > 1 and accumulate * batch > count:
         raise ValueError(
-            f"accumulate={accumulate}: an optimiser step would take {accumulate * batch} images, and there are "
-            f"{count}; at most {max(1, count // batch)} here"
+            f"accumulate={accumulate}: an optimiser step needs {accumulate * batch} images and there are {count}; "
+            f"at most {max(1, count // batch)} here"
         )
     return max(1, count // (batch * accumulate)) * accumulate
 
 
 class EpochSampler(Sampler):
-    """Keys (epoch, place) in an order permuted by (seed, epoch), this rank's share of it.
+    """A sampler of this rank's keys (epoch, place), in an order permuted by (seed, epoch).
 
-    Lightning calls `set_epoch`. The epoch travels in the key, so worker processes augment by the right one. Ranks
-    interleave, so that the union of their k-th batches is the k-th batch of a single process. What does not fill
-    a global batch, times `accumulate`, is left for another epoch's order.
+    Lightning calls `set_epoch`. The epoch is part of the key, so that worker processes augment by the right one. Ranks
+    interleave, so that the union of their k-th batches is the k-th batch of a single process. Images that do not fill
+    a global batch, times `accumulate`, are left out of this epoch.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, accumulate: int = 1):
@@ -73,11 +73,11 @@ class EpochSampler(Sampler):
 
 
 class Augmented(Dataset):
-    """Training images, changed at random as the recipe says, each by a random state of (seed, epoch, index) alone.
+    """Training images with the recipe's augmentation, each by a random state of (seed, epoch, index) alone.
 
-    `scale` crops a part of that share of the area (of the file's own pixels where the images are files) and resizes
-    it; without it `shift` moves by up to so many pixels either way (what comes in from outside is 0); `flip` mirrors
-    every other image. Takes the keys of EpochSampler. For a damaged file the next image comes in; `note` is told.
+    `scale` crops this share of the area (of the file's own pixels if the images are files) and resizes it. Without it,
+    `shift` translates by up to that number of pixels in each direction and fills in 0. `flip` mirrors every other
+    image. Takes the keys of EpochSampler. A damaged file is replaced by the next image and reported to `note`.
     """
 
     def __init__(self, images: Images | ImageFiles, recipe: Recipe, seed: int, note: Callable[[str], None] = str):
@@ -93,7 +93,7 @@ class Augmented(Dataset):
         epoch, place = key
         image, label, index = first_readable(self.read, place, len(self.images), self.note)
         if self.change is not None:
-            with torch.random.fork_rng(devices=[]):  # the processor's alone; v2 draws from no other
+            with torch.random.fork_rng(devices=[]):  # the CPU's generator alone; v2 draws from no other
                 torch.default_generator.manual_seed(derived_seed(self.seed, epoch, index))
                 image = self.change(image).clamp(0, 1)
         return image, label, index
@@ -111,7 +111,7 @@ def _changes(recipe: Recipe, size: tuple[int, int]) -> v2.Transform | None:
 
 
 class ResumableLoader(DataLoader):
-    """A DataLoader that says in a checkpoint how many batches of the epoch it has handed out, and goes on there."""
+    """A DataLoader that resumes within an epoch: its state is how many batches it has handed out."""
 
     handed_out = 0
 
@@ -132,9 +132,9 @@ class ResumableLoader(DataLoader):
 
 
 class Batches(pl.LightningDataModule):
-    """The loaders of one run. Lightning asks for them once the ranks stand, so the sampler knows its share.
+    """The loaders of one run. Lightning asks for them after it has started the ranks, so the sampler knows its share.
 
-    `callbacks` are what a run on them needs beside its own.
+    `callbacks` are those that a run on these loaders needs in addition to its own.
     """
 
     callbacks: tuple[pl.Callback, ...] = ()
@@ -144,12 +144,12 @@ class Batches(pl.LightningDataModule):
         self.splits, self.recipe, self.seed, self.workers, self.note = splits, recipe, seed, workers, note
 
     def steps(self, ranks: int) -> int:
-        """Optimiser steps of an epoch. ValueError where the images do not fill one."""
+        """Return the optimiser steps of an epoch. ValueError if the images do not fill one."""
         accumulate = self.recipe.accumulate
         return batches(len(self.splits.train), self.recipe.batch_size, ranks, accumulate) // accumulate
 
     def facts(self) -> dict[str, Any]:
-        """What the weights' header says of the data beside the splits' facts. All ranks must ask."""
+        """Return what the weights' header adds to the splits' facts about the data. All ranks must call it."""
         return {}
 
     def train_dataloader(self) -> ResumableLoader:
@@ -168,9 +168,9 @@ class Batches(pl.LightningDataModule):
 
 
 def in_order(images: Images | ImageFiles | Streamed, workers: int) -> DataLoader:
-    """Batches for measuring, not for learning: AT_ONCE pixels each, so that large images fit where small ones do.
+    """Return a loader for measuring: AT_ONCE pixels a batch, so that large images need no more memory than small ones.
 
-    Worker processes only for images that are not in memory already.
+    Worker processes are used only for images that are not in memory.
     """
     height, width = images[0][0].shape[1:] if not isinstance(images, ImageFiles) else (images.size, images.size)
     size = max(1, min(256, AT_ONCE // (height * width)))

@@ -1,4 +1,4 @@
-"""Loggers: metrics.csv always, Weights & Biases beside it. What wandb shows is on disk too."""
+"""Log to metrics.csv, and to Weights & Biases in addition. What wandb shows is on disk too."""
 
 import csv
 import importlib.util
@@ -12,13 +12,15 @@ from typing import Any
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from s2snet.config.runtime import Logger as LoggerConfig
+
 METRICS = "metrics.csv"
 STEP = "trainer/global_step"  # the axis of wandb's curves
-FINISH_TIMEOUT_S = 120  # how long the end of a run waits for uploads; what is left is on disk
+FINISH_TIMEOUT_S = 120  # for uploads at the end of a run; everything is on disk anyway
 
 
 class Metrics(CSVLogger):
-    """metrics.csv; a resumed run goes on in the one that is there, which Lightning would delete."""
+    """The logger of metrics.csv. A resumed run appends to the file, which Lightning would delete."""
 
     @property
     def experiment(self):
@@ -33,23 +35,23 @@ class Metrics(CSVLogger):
 
 
 class Mirror(Logger):
-    """A wandb run that shows what is on disk anyway, so nothing of it may end a training.
+    """A wandb run that shows what is on disk anyway, so that none of its failures may end a training.
 
-    The first call that fails is said in one line; after that nothing is sent. The run starts with the first thing
-    logged, on rank zero only; `close` ends it.
+    The first failure is printed in one line; nothing is sent after it. The run starts with the first logged value, on
+    rank zero only; `close` ends it.
     """
 
     name = "wandb"
 
-    def __init__(self, settings: dict[str, Any], say: Callable[[str], None]):
+    def __init__(self, options: dict[str, Any], say: Callable[[str], None]):
         super().__init__()
-        self.settings, self.say = settings, say
+        self.options, self.say = options, say  # options: of wandb.init
         self.run = None
         self.broken = False
 
     @property
     def version(self) -> str:
-        return self.settings["id"]
+        return self.options["id"]
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -70,7 +72,7 @@ class Mirror(Logger):
 
     @rank_zero_only
     def log_weights(self, path: Path, facts: dict[str, Any]) -> None:
-        """The weights file as an artifact, its header as the artifact's metadata."""
+        """Log the weights file as an artifact, with its header as metadata."""
 
         def send(run) -> None:
             import wandb
@@ -84,7 +86,7 @@ class Mirror(Logger):
     @rank_zero_only
     def close(self) -> None:
         run, self.run = self.run, None
-        if run is not None:  # broken or not: else wandb's own hook waits for it when the process ends
+        if run is not None:  # also a broken one: else wandb's own hook waits for it when the process ends
             try:
                 run.finish()
             except Exception as error:
@@ -103,38 +105,38 @@ class Mirror(Logger):
     def _broke(self, what: str, error: Exception) -> None:
         if not self.broken:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            self.say(f"wandb could not {what} ({reason}); {METRICS} and the pictures go on without it")
+            self.say(f"wandb could not {what} ({reason}); {METRICS} and the pictures are still written")
         self.broken = True
 
     def _start(self):
         import wandb
 
-        run = wandb.init(**self.settings)
+        run = wandb.init(**self.options)
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
         return run
 
 
-def loggers(settings, folder: Path, config: dict[str, Any], say: Callable[[str], None]) -> list[Logger]:
-    """The loggers of one run. ValueError in one line where wandb cannot run as asked."""
-    found: list[Logger] = [Metrics(folder, name="", version="")]
-    if settings.name == "wandb":
-        mode = os.environ.get("WANDB_MODE", settings.mode)
-        found.append(Mirror(_wandb(settings.project, mode, folder, config), say))
-    return found
+def loggers(logger: LoggerConfig, folder: Path, config: dict[str, Any], say: Callable[[str], None]) -> list[Logger]:
+    """Return the loggers of one run. ValueError, in one line, if wandb cannot run as asked."""
+    started: list[Logger] = [Metrics(folder, name="", version="")]
+    if logger.name == "wandb":
+        mode = os.environ.get("WANDB_MODE", logger.mode)
+        started.append(Mirror(_wandb(logger.project, mode, folder, config), say))
+    return started
 
 
 def _wandb(project: str, mode: str, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """What wandb.init is called with."""
+    """Return the arguments of wandb.init."""
     if importlib.util.find_spec("wandb") is None:
-        raise ValueError("logger=wandb: wandb is not installed; pip install wandb, or take logger=csv")
+        raise ValueError("logger=wandb: wandb is not installed; pip install wandb, or use logger=csv")
     if mode not in ("online", "offline", "disabled"):
         raise ValueError(f"logger.mode={mode}: allowed are online, offline, disabled")
     if mode == "online" and not _logged_in():
         raise ValueError(
-            "logger.mode=online: no wandb login; run `wandb login`, set WANDB_API_KEY, or take logger.mode=offline"
+            "logger.mode=online: no wandb login; run `wandb login`, set WANDB_API_KEY, or use logger.mode=offline"
         )
-    # wandb would stage artifacts below the user's home; what belongs to a run lies with the run.
+    # wandb would stage artifacts below the user's home; keep them in the run's folder.
     for variable, name in (("WANDB_DATA_DIR", "data"), ("WANDB_CACHE_DIR", "cache")):
         os.environ.setdefault(variable, str((folder / "wandb" / name).resolve()))
     return {
@@ -145,21 +147,21 @@ def _wandb(project: str, mode: str, folder: Path, config: dict[str, Any]) -> dic
         "config": config,
         "mode": mode,
         "resume": "allow" if mode == "online" else None,
-        "reinit": "finish_previous",  # one process may train several runs
+        "reinit": "finish_previous",  # one process may train several times
         "settings": {"finish_timeout": FINISH_TIMEOUT_S, "finish_timeout_raises": True},
     }
 
 
 def _run_id(folder: Path) -> str:
-    """The wandb id of the run in this folder, kept beside it so that a resumed run goes on in the same curve.
+    """Return the wandb id of the run in this folder, kept there so that a resumed run continues the same curve.
 
-    A wandb agent has given its run an id already.
+    A wandb agent has already given its run an id.
     """
-    kept = folder / "wandb_id.txt"
-    if not kept.is_file():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8])
-    return kept.read_text().strip()
+    file = folder / "wandb_id.txt"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8])
+    return file.read_text().strip()
 
 
 def _logged_in() -> bool:
@@ -177,13 +179,13 @@ def _logged_in() -> bool:
         return False
 
 
-def mirrors(found: list[Logger]) -> list[Mirror]:
-    """The wandb runs among the loggers: one or none."""
-    return [logger for logger in found if isinstance(logger, Mirror)]
+def mirrors(started: list[Logger]) -> list[Mirror]:
+    """Return the wandb runs among the loggers: one or none."""
+    return [logger for logger in started if isinstance(logger, Mirror)]
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv, each with the columns that it has a number in."""
+    """Return the rows of a metrics.csv, each with the columns that have a number."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -191,15 +193,16 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def direction(metric: str) -> str:
-    """Whether less of a metric is better (min) or more (max)."""
+    """Return min if a smaller value of the metric is better, else max."""
     return "min" if metric.endswith(("loss", "error")) else "max"
 
 
 def kept_value(path: Path, metric: str, monitor: str | None) -> float:
-    """What a validation metric was for the weights that a run kept, from its metrics.csv.
+    """Return a validation metric of the weights that a run kept, from its metrics.csv.
 
-    Those of the last epoch, or with early stopping those of the epoch with the best `monitor`. A run that diverged is
-    worse than any other: infinite, since a sweeper refuses NaN. ValueError, in one line, where nothing was measured.
+    These are the weights of the last epoch, or with early stopping of the epoch with the best `monitor`. A run that
+    diverged is worse than any other: infinite, since a sweeper refuses NaN. ValueError, in one line, if the metric was
+    not measured.
     """
     rows = [row for row in read_metrics(path) if metric in row]
     if not rows:

@@ -1,6 +1,6 @@
-"""The loop that runs any stage: Trainer, callbacks, weights file. What a stage optimises is in its module.
+"""Run a stage: Trainer, callbacks, weights file. What a stage optimises is in its own module.
 
-`python train.py` makes a Job from settings (from_config.py), `s2snet.train_purifier` from objects (s2snet/api.py).
+`python train.py` makes a Job from its config (from_config.py), `s2snet.train_purifier` from objects (two_stages.py).
 """
 
 import logging
@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Job:
-    """One training run: a stage with its recipe and seed, its data, and where it leaves what."""
+    """One training run: a stage with its recipe and seed, its data, and the folder of its results."""
 
     name: str  # of the stage: classifier, 1, 2, adversarial
     stage: Stage
@@ -50,10 +50,10 @@ class Job:
     data: Data
     trainer: Trainer = field(default_factory=Trainer)
     logger: Logger = field(default_factory=Logger)
-    facts: dict[str, Any] = field(default_factory=dict)  # for the header
+    facts: dict[str, Any] = field(default_factory=dict)  # more for the weights header
     command: str = ""
     config: str = ""  # the settings as YAML
-    resume: str | None = None  # a checkpoint
+    resume: str | None = None  # the checkpoint to resume from
 
 
 def printer() -> Say:
@@ -62,30 +62,30 @@ def printer() -> Say:
 
 
 def fit(job: Job, say: Say) -> Path:
-    """Trains; returns the path of the weights file.
+    """Train and return the path of the weights file.
 
-    Leaves in its folder config.yaml, metrics.csv, pictures/, checkpoints/last.ckpt and, at the end, curves.png and
-    weights.safetensors. ValueError, in one line, for settings that do not go together.
+    Writes config.yaml, metrics.csv, pictures/, checkpoints/last.ckpt and, at the end, curves.png and
+    weights.safetensors. ValueError, in one line, for settings that exclude each other.
     """
     _quiet()
     stage, recipe, trainer, folder = job.stage, job.stage.recipe, job.trainer, job.folder
-    stage.to(memory_format=torch.channels_last)  # a quarter faster; the weights are the same
+    stage.to(memory_format=torch.channels_last)  # a quarter faster, with the same weights
     if recipe.keeps_codes:
         stage.codes = Codes(len(job.splits.train), trainer.devices, folder if recipe.cache == "disk" else None)
     if trainer.compile:
         for module in stage.compiled():
-            module.compile()  # in place: no name in a checkpoint or weights file changes
+            module.compile()  # in place, so that names in checkpoints and weights files stay
     skipped = Skipped(folder)
     kind = StreamBatches if isinstance(job.splits.train, data.Shards) else Batches
     batches = kind(job.splits, recipe, stage.seed, trainer.workers, skipped.note)
     steps = batches.steps(trainer.devices * trainer.num_nodes)
-    if recipe.warmup >= recipe.epochs * steps:
-        there = recipe.epochs * steps
-        raise ValueError(f"warmup={recipe.warmup}: the run has {there} optimiser steps; at most {there - 1}")
+    total = recipe.epochs * steps
+    if recipe.warmup >= total:
+        raise ValueError(f"warmup={recipe.warmup}: must be below the {total} optimiser steps of the run")
     sync_batchnorm = synchronise_batch_norm(trainer, recipe)
-    _begin(job)
+    _prepare_folder(job)
     job.splits.validation = skipped.without(job.splits.validation, "validation")
-    found = loggers(job.logger, folder, {"command": job.command, **stage.hparams}, say)
+    started = loggers(job.logger, folder, {"command": job.command, **stage.hparams}, say)
     last, best = checkpoints.callbacks(folder, recipe)
     callbacks: list[Callback] = [last] if recipe.ema is None else [moving_average(recipe.ema), last]
     if best is not None:
@@ -105,19 +105,19 @@ def fit(job: Job, say: Say) -> Path:
         gradient_clip_val=recipe.clip,
         accumulate_grad_batches=recipe.accumulate,
         sync_batchnorm=sync_batchnorm,
-        logger=found,
+        logger=started,
         callbacks=[*callbacks, *batches.callbacks],
         enable_progress_bar=trainer.progress,
         enable_model_summary=False,
         log_every_n_steps=min(10, steps),
         num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # ours shares out the images itself
+        use_distributed_sampler=False,  # our sampler splits the images itself
     )
-    stage.to(lightning.strategy.root_device)  # before the average copies it, which stays where it is made
+    stage.to(lightning.strategy.root_device)  # before the average copies it and stays on that device
     try:
         lightning.fit(stage, datamodule=batches, ckpt_path=job.resume)
-    except SystemExit as ended:  # Ctrl-C and SIGTERM, as Lightning ends them; the latter without a status
-        say(f"interrupted; the same command with ckpt_path=last goes on from {folder / CHECKPOINT}")
+    except SystemExit as ended:  # Lightning's end on Ctrl-C, and on SIGTERM without a status
+        say(f"interrupted; the same command with ckpt_path=last resumes from {folder / CHECKPOINT}")
         raise SystemExit(ended.code or 128 + signal.SIGTERM) from None
     of_stream = batches.facts()
     if not lightning.is_global_zero:
@@ -129,7 +129,7 @@ def fit(job: Job, say: Say) -> Path:
     header = _save(job, lightning.strategy.root_device, of_stream, skipped, say)
     curves = folder / CURVES
     drawn = job.logger.pictures and write_curves(read_metrics(folder / METRICS), curves)
-    for mirror in mirrors(found):
+    for mirror in mirrors(started):
         if drawn:
             mirror.log_picture("curves", curves, lightning.global_step)
         mirror.log_weights(folder / paths.WEIGHTS, header)
@@ -137,22 +137,22 @@ def fit(job: Job, say: Say) -> Path:
     return folder / paths.WEIGHTS
 
 
-def _begin(job: Job) -> None:
-    """Makes the run's folder. What an earlier run left must not pass for this one's, should it be interrupted."""
+def _prepare_folder(job: Job) -> None:
+    """Create the run's folder, without an earlier run's files: they must not pass for those of this run."""
     if not is_first():
         return
     if job.resume is None:
-        leavings = [job.folder / name for name in (paths.WEIGHTS, CHECKPOINT, METRICS, CURVES, DAMAGED)]
-        for left in (*leavings, *(job.folder / PICTURES).glob("epoch_*.png")):
-            left.unlink(missing_ok=True)
+        earlier = [job.folder / name for name in (paths.WEIGHTS, CHECKPOINT, METRICS, CURVES, DAMAGED)]
+        for file in (*earlier, *(job.folder / PICTURES).glob("epoch_*.png")):
+            file.unlink(missing_ok=True)
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / "config.yaml").write_text(job.config)
 
 
 def _save(job: Job, device: torch.device, of_stream: dict[str, Any], skipped: Skipped, say: Say) -> dict[str, Any]:
-    """Tests the network and writes its weights file; returns the header."""
+    """Test the network, write its weights file and return the header."""
     test = job.splits.test = skipped.without(job.splits.test, "test")
-    # What the header states is the network's as it is saved: in float32, not compiled.
+    # The header's metrics are those of the saved network: in float32, not compiled.
     with torch.compiler.set_stance("force_eager") if job.trainer.compile else nullcontext():
         metrics = _test(job.stage.to(device), test, job.trainer.workers) if len(test) else {}
     job.stage.cpu()
@@ -173,16 +173,16 @@ def _save(job: Job, device: torch.device, of_stream: dict[str, Any], skipped: Sk
     )
     if of_stream.get("rejected"):
         counts = ", ".join(f"{count} {rule}" for rule, count in of_stream["rejected"].items())
-        say(f"rejected of what was read: {counts}")
+        say(f"rejected samples: {counts}")
     if damaged:
-        say(f"damaged images, skipped: {damaged}, named in {skipped.path}")
-    said = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    say(f"{path}: {said} on {len(test)} test images" if metrics else f"{path}")
+        say(f"damaged images, skipped: {damaged}, listed in {skipped.path}")
+    measured = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    say(f"{path}: {measured} on {len(test)} test images" if metrics else f"{path}")
     return header
 
 
 def _test(stage: Stage, images: data.Images, workers: int) -> dict[str, float]:
-    """What the stage measures, as means over all test images."""
+    """Return what the stage measures, as means over all test images."""
     stage.eval()
     totals: dict[str, float] = {}
     for batch in in_order(images, workers):
@@ -192,7 +192,7 @@ def _test(stage: Stage, images: data.Images, workers: int) -> dict[str, float]:
 
 
 def _quiet() -> None:
-    """Silences what a user cannot act on: Lightning's advertisements and the notes on its own deprecations."""
+    """Silence what a user cannot act on: Lightning's advertisements and its own deprecation warnings."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     for message in (
         ".*LeafSpec.*",
@@ -200,6 +200,6 @@ def _quiet() -> None:
         ".*does not have many workers.*",
         ".*Experiment logs directory .* exists.*",
         ".*GPU available but not used.*",
-        ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen parts: meant so
+        ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen parts, on purpose
     ):
         warnings.filterwarnings("ignore", message)

@@ -1,6 +1,6 @@
-"""What a stage does to images, as a picture every few epochs: image | purified | difference.
+"""Draw what a stage does to images every few epochs: image | purified | difference.
 
-The same images each time, so that one picture after the other shows the training.
+The images are the same each time, so that the pictures show the progress of the training.
 """
 
 import io
@@ -19,17 +19,17 @@ from s2snet.training.loggers import mirrors
 
 FOLDER = "pictures"
 IMAGES = 8  # rows of a picture
-SIDE = 96  # pixels that an image has at least; smaller ones are enlarged by a whole factor
-GAP, TITLE, LETTERS = 4, 24, 13  # pixels between images, above the columns, of a letter
+SIDE = 96  # least pixels of an image; smaller ones are enlarged by a whole factor
+GAP, TITLE, LETTERS = 4, 24, 13  # pixels between images, above the columns, and of a letter
 GAINS = (1, 2, 5, 10, 20, 50, 100)
 GROUND, INK = 255, 40
 
 
 class Pictures(Callback):
-    """Writes FOLDER/epoch_0005.png after each `every` epochs and the last one asked for, and to wandb where it is on.
+    """A callback that writes FOLDER/epoch_0005.png after each `every` epochs and the last one, and logs it to wandb.
 
-    Images are of the first validation batch, spread over it. Rank zero only. The passes are those of validation (eval
-    mode, no gradients), and draw no random numbers: the trained weights are the same bits without.
+    The images are spread over the first validation batch; rank zero only. It runs in validation (eval mode, no
+    gradients) and draws no random numbers, so the trained weights are the same bits without it.
     """
 
     def __init__(self, folder: Path, every: int):
@@ -43,10 +43,10 @@ class Pictures(Callback):
         images, labels = batch[:2]
         spread = torch.linspace(0, len(images) - 1, min(IMAGES, len(images))).long()
         images, labels = images[spread], labels[spread]
-        made = stage.compared(images, labels)
-        if made is None:
+        comparison = stage.compared(images, labels)
+        if comparison is None:
             return
-        name, others = made
+        name, others = comparison
         path = self.folder / f"epoch_{epochs:04}.png"
         file = io.BytesIO()
         grid(images.cpu().float(), others.cpu().float(), name).save(file, format="png")
@@ -56,9 +56,10 @@ class Pictures(Callback):
 
 
 def grid(images: Tensor, others: Tensor, name: str) -> Image.Image:
-    """A row per image: the image, the other one, and their difference on grey, enlarged as its column's title says.
+    """Return a picture with a row per image: the image, the other one, and their difference on gray.
 
-    Both are [n, C, H, W] in [0, 1]; what lies outside is shown clipped, other than three channels as their mean.
+    The column's title gives the gain of the difference. Both are [n, C, H, W] in [0, 1]; values outside are clipped,
+    and images of other than three channels are shown as their mean.
     """
     differences = others - images
     gain = _gain(differences)
@@ -79,7 +80,7 @@ def grid(images: Tensor, others: Tensor, name: str) -> Image.Image:
 
 
 def _gain(differences: Tensor) -> int:
-    """The largest of GAINS that leaves 99 % of all differences within the grey scale."""
+    """Return the largest of GAINS that keeps 99 % of all differences within the gray scale."""
     largest = float(np.quantile(differences.abs().nan_to_num(1.0).numpy(), 0.99))
     return max((gain for gain in GAINS if gain * largest <= 0.5), default=1)
 

@@ -1,4 +1,4 @@
-"""What all stages share: optimiser and schedule from the recipe, and a random state that follows from the step."""
+"""Share what all stages need: optimiser and schedule from the recipe, and a random state that follows from the step."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -27,14 +27,14 @@ SCHEDULES = {
 
 
 def lr_factor(step: int, steps: int, schedule: str, warmup: int) -> float:
-    """The factor on lr at optimiser step `step` of `steps`: a line up to 1 over `warmup` steps, then the schedule."""
+    """Return the factor on lr at optimiser step `step` of `steps`: linear up to 1 over `warmup`, then the schedule."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return SCHEDULES[schedule]((step - warmup) / (steps - warmup))
 
 
 class Stage(pl.LightningModule):
-    """A Lightning module with one module under training, `trained`, and a recipe of plain names and numbers."""
+    """A Lightning module that trains one module, `trained`, by a recipe."""
 
     trained: nn.Module
 
@@ -45,7 +45,7 @@ class Stage(pl.LightningModule):
         self._losses: list[Tensor] = []  # of the batches since the last optimiser step
 
     def train(self, mode: bool = True) -> "Stage":
-        """Training mode; with the recipe's `batch_norm: eval` BatchNorm stays in eval mode, its statistics as is."""
+        """Set training mode. With the recipe's `batch_norm: eval`, BatchNorm stays in eval mode."""
         super().train(mode)
         if self.recipe.batch_norm == "eval":
             for module in self.trained.modules():
@@ -57,32 +57,33 @@ class Stage(pl.LightningModule):
         self.train()
 
     def compiled(self) -> Iterable[nn.Module]:
-        """The modules that a training step calls, which `trainer.compile` compiles."""
+        """Return the modules that a training step calls, for `trainer.compile`."""
         return [self.trained]
 
     def parameters_to_train(self) -> Iterable[nn.Parameter]:
+        """Return the parameters that the optimiser changes."""
         return self.trained.parameters()
 
     def compared(self, images: Tensor, labels: Tensor) -> tuple[str, Tensor] | None:
-        """What a picture shows beside the images, with its name; None where the stage makes no images."""
+        """Return a name and images to show next to the originals; None if the stage produces no images."""
         return None
 
     def configure_optimizers(self):
         optimiser = OPTIMISERS[self.recipe.optimiser](self.parameters_to_train(), self.recipe)
-        # Not trainer.estimated_stepping_batches, which makes the loaders too early to be told where to go on from.
+        # Not trainer.estimated_stepping_batches: it creates the loaders before a resumed run has restored their state.
         steps = self.trainer.max_epochs * self.trainer.datamodule.steps(self.trainer.world_size)
         name, warmup = self.recipe.schedule, self.recipe.warmup
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: lr_factor(step, steps, name, warmup))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_batch_start(self, batch, batch_index) -> None:
-        # Checkpoints hold no random state; one that follows from the step needs none (dropout, and a resumed run).
+        # Follows from the step, so that a resumed run draws the same dropout: checkpoints hold no random state.
         accumulate = self.recipe.accumulate
         step = self.global_step * accumulate + batch_index % accumulate
         torch.manual_seed(derived_seed(self.seed, step, self.global_rank))
 
     def log_loss(self, loss: Tensor) -> None:
-        """Logs the mean over the batches of an optimiser step and over the ranks: what one large batch would show."""
+        """Log the mean over the batches of an optimiser step and over the ranks, as one large batch would show it."""
         self._losses.append(loss.detach())
         if len(self._losses) == self.recipe.accumulate:
             self.log("loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=True)

@@ -1,9 +1,9 @@
-"""Training batches from tar shards, without end, whose order follows from (seed, pass, shard) and can be gone on with.
+"""Stream training batches from tar shards: infinite, resumable, in an order that follows from (seed, pass, shard).
 
-Every process that reads is a slot. In each pass over the shards all are permuted by (seed, pass), and slot s of S takes
-order[s::S], shard by shard, at its own pace. Its position (pass, place of the shard in its order, samples taken out of
-that shard) travels with every batch, so a checkpoint holds the position of the last batch *handed out*, whatever was
-read ahead. Going on reads that shard again from its start and decodes nothing of what was handed out.
+Every reading process is a slot. Each pass permutes the shards by (seed, pass), and slot s of S reads order[s::S], shard
+by shard, at its own pace. Its position (pass, place of the shard in its order, samples taken from that shard) is part
+of every batch, so a checkpoint holds the position of the last batch *handed out*, whatever was read ahead. A resumed
+run reads that shard again from its start, without decoding the samples that were handed out.
 """
 
 import random
@@ -26,17 +26,17 @@ from s2snet.data.webdataset import RULES, Rejected
 from s2snet.training.loaders import Batches, batches, derived_seed
 
 Position = tuple[int, int, int]  # pass, place of the shard in the slot's order, samples taken from it
-NAMED = ("broken_shard", "refused", "undecodable")  # rules whose samples are named, as damaged; others only counted
+NAMED = ("broken_shard", "refused", "undecodable")  # rules whose samples are listed as damaged; others only counted
 
 
 def shard_order(count: int, seed: int, passed: int, slot: int, slots: int) -> list[int]:
-    """The shards, by number, that one slot reads in one pass."""
+    """Return the shards, by number, that one slot reads in one pass."""
     generator = torch.Generator().manual_seed(derived_seed(seed, passed))
     return torch.randperm(count, generator=generator)[slot::slots].tolist()
 
 
 def shuffled(samples: Iterable[Sample], size: int, seed: int) -> Iterator[Sample]:
-    """The samples through a buffer of `size`, out of which the next one is drawn."""
+    """Yield the samples in random order, each drawn from a buffer of `size`."""
     draw, buffer = random.Random(seed), []
     for sample in samples:
         if len(buffer) < size:
@@ -50,7 +50,7 @@ def shuffled(samples: Iterable[Sample], size: int, seed: int) -> Iterator[Sample
 
 
 class Slot:
-    """One slot's batches, without end, from a position on."""
+    """The infinite batches of one slot, from a position on."""
 
     def __init__(
         self, shards: Shards, recipe: Recipe, seed: int, slot: int, slots: int, position: Position = (0, 0, 0)
@@ -60,14 +60,14 @@ class Slot:
         self.slot, self.slots, self.position = slot, slots, position
 
     def __iter__(self) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor], Position, list[tuple[str, str]]] | ValueError]:
-        """(batch, the position after it, what was rejected on the way as (rule, reason)).
+        """Yield (batch, the position after it, the samples rejected before it as (rule, reason)).
 
         A batch is (images float32 [B, C, H, W] in [0, 1], labels int64 [B], index int64 [B]); an index is the shard's
-        number times 2**32 plus the sample's place in it. A pass without one image ends the stream with a ValueError,
-        handed over and not raised: a worker process would wrap it in a traceback.
+        number times 2**32 plus the sample's place in it. A pass without a single image ends the stream with a
+        ValueError, which is yielded and not raised: a worker process would wrap it in a traceback.
         """
         images, labels, index, rejected = [], [], [], []
-        # The last pass known to have an image, or not read from its start.
+        # The last pass that is known to have an image, or was not read from its start.
         fruitful = self.position[0] - (self.position[1:] == (0, 0))
         for sample, number, position in self._walk():
             if position[0] > fruitful + 1:
@@ -82,7 +82,7 @@ class Slot:
                 rejected.append((reason.rule, str(reason)))
                 continue
             fruitful = position[0]
-            with torch.random.fork_rng(devices=[]):  # the processor's alone; v2 draws from no other
+            with torch.random.fork_rng(devices=[]):  # the CPU's generator alone; v2 draws from no other
                 torch.default_generator.manual_seed(derived_seed(self.seed, position[0], number, sample.place))
                 images.append(self.change(picture).float() / 255)
             labels.append(self.shards.label(sample))
@@ -92,7 +92,7 @@ class Slot:
                 images, labels, index, rejected = [], [], [], []
 
     def _walk(self) -> Iterator[tuple[Sample, int, Position]]:
-        """Every sample with its shard's number and the position behind it."""
+        """Yield every sample with its shard's number and the position after it."""
         passed, first, taken = self.position
         while True:
             order = shard_order(len(self.shards.names), self.seed, passed, self.slot, self.slots)
@@ -106,7 +106,7 @@ class Slot:
 
 
 def _changes(shards: Shards, recipe: Recipe) -> v2.Transform:
-    """From a picture to uint8 [C, size, size], at random; a crop from anywhere stands for `shift`."""
+    """Return the augmentation from a picture to uint8 [C, size, size]; a crop at random replaces `shift`."""
     if recipe.scale:
         steps = [v2.RandomResizedCrop(shards.size, scale=tuple(recipe.scale), antialias=True)]
     else:
@@ -117,7 +117,7 @@ def _changes(shards: Shards, recipe: Recipe) -> v2.Transform:
 
 
 class _Workers(IterableDataset):
-    """Worker k of a DataLoader reads slot k of this list."""
+    """A data set for a DataLoader whose worker k reads slot k of this list."""
 
     def __init__(self, slots: list[Slot]):
         self.slots = slots
@@ -128,9 +128,9 @@ class _Workers(IterableDataset):
 
 
 class StreamLoader:
-    """Batches of this rank, from its slots by turns; an epoch is a number of batches. Lightning keeps its state.
+    """The batches of this rank, from its slots in turn; an epoch is a number of batches. Lightning keeps its state.
 
-    `rejected` counts by rule, up to the last batch handed out; `note` is told what was damaged.
+    `rejected` counts by rule, up to the last batch handed out. Damaged samples are reported to `note`.
     """
 
     def __init__(self, shards: Shards, recipe: Recipe, seed: int, workers: int, note: Callable[[str], None] = str):
@@ -141,7 +141,9 @@ class StreamLoader:
         self.handed_out = 0
         self.positions: list[Position] = [(0, 0, 0)] * max(1, workers)
         self.rejected: Counter[str] = Counter()
-        self._iterator: Iterator | None = None  # one for all epochs: what was read ahead must not be lost between them
+        self._iterator: Iterator | None = (
+            None  # one for all epochs, so that what was read ahead is not lost between them
+        )
 
     def __len__(self) -> int:
         return batches(len(self.shards), self.recipe.batch_size, self.ranks, self.recipe.accumulate)
@@ -150,10 +152,10 @@ class StreamLoader:
         if self._iterator is None:
             self._iterator = iter(self._started())
         for _ in range(len(self) - self.handed_out % len(self)):
-            found = next(self._iterator)
-            if isinstance(found, ValueError):
-                raise found
-            batch, position, rejected = found
+            item = next(self._iterator)
+            if isinstance(item, ValueError):
+                raise item
+            batch, position, rejected = item
             self.positions[self.handed_out % len(self.positions)] = position
             self.handed_out += 1
             self.rejected.update(rule for rule, _ in rejected)
@@ -163,26 +165,26 @@ class StreamLoader:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Positions and counts of every rank, since only the first one writes checkpoints. All ranks must call it."""
+        """Return positions and counts of every rank: only the first one writes checkpoints. All ranks must call it."""
         own = {"positions": [list(position) for position in self.positions], "rejected": dict(self.rejected)}
         return {"handed_out": self.handed_out, "layout": self._layout(), "ranks": _gathered(own)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there. ValueError, in one line, where the stream is another or split otherwise."""
+        """Resume from there. ValueError, in one line, for another stream or another split of it."""
         if "layout" not in state:
-            raise ValueError("ckpt_path: the checkpoint is of a run on other data, not on a stream of shards")
+            raise ValueError("ckpt_path: the checkpoint belongs to a run on other data than a stream of shards")
         for name, had in state["layout"].items():
             has = self._layout()[name]
             if has != had:
                 values = f"; it had {had}, not {has}" if isinstance(had, int) else ""
-                raise ValueError(f"ckpt_path: a stream of shards goes on only with the same {name}{values}")
+                raise ValueError(f"ckpt_path: a stream of shards resumes only with the same {name}{values}")
         self.handed_out = state["handed_out"]
         own = state["ranks"][self.rank]
         self.positions = [tuple(position) for position in own["positions"]]
         self.rejected = Counter(own["rejected"])
 
     def _layout(self) -> dict[str, Any]:
-        """What positions are of."""
+        """Return what the positions refer to."""
         return {
             "number of ranks": self.ranks,
             "trainer.workers": len(self.positions),
@@ -200,19 +202,19 @@ class StreamLoader:
         own, count = len(self.positions), len(self.shards.names)
         if count < own * self.ranks:
             raise ValueError(
-                f"data.shards: {count} to train on, fewer than the {own * self.ranks} processes that read "
-                f"({self.ranks} x trainer.workers={own}); each needs one of its own"
+                f"data.shards: {count} training shards for {own * self.ranks} reading processes "
+                f"({self.ranks} x trainer.workers={own}); each needs at least one"
             )
-        turn = self.handed_out % own  # a DataLoader asks its first worker first
+        turn = self.handed_out % own  # a DataLoader starts with its first worker
         slots = [
             Slot(self.shards, self.recipe, self.seed, self.rank * own + k, own * self.ranks, self.positions[k])
             for k in (*range(turn, own), *range(turn))
         ]
-        return DataLoader(_Workers(slots), batch_size=None, num_workers=self.workers, collate_fn=_as_it_is)
+        return DataLoader(_Workers(slots), batch_size=None, num_workers=self.workers, collate_fn=_unchanged)
 
 
 class CountRejected(Callback):
-    """A column `rejected_RULE` in metrics.csv per rule: how many samples of all ranks, up to the epoch's end."""
+    """A callback that logs `rejected_RULE` per rule: the samples of all ranks, up to the epoch's end."""
 
     def on_train_epoch_end(self, trainer, stage) -> None:
         loader: StreamLoader = trainer.datamodule.loader
@@ -230,20 +232,20 @@ class StreamBatches(Batches):
         return self.loader
 
     def facts(self) -> dict[str, Any]:
-        """`rejected`: how many samples all ranks passed over, by rule, also before the run was resumed."""
+        """Return `rejected`: how many samples all ranks skipped, by rule, also before the run was resumed."""
         total = sum(map(Counter, _gathered(dict(self.loader.rejected))), Counter())
         return {"rejected": {rule: total[rule] for rule in RULES if total[rule]}}
 
 
 def _gathered(own: Any) -> list[Any]:
-    """What every rank has, by rank."""
+    """Return the value of every rank, by rank."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [own]
-    found = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, own)
-    return found
+    values = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, own)
+    return values
 
 
-def _as_it_is(item: Any) -> Any:
-    """Items are batches already."""
+def _unchanged(item: Any) -> Any:
+    """Return the item, which is already a batch."""
     return item

@@ -1,59 +1,50 @@
-"""`python analyse.py` as its user meets it: it goes on after a kill, and its pages show what the study found."""
+"""`python analyse.py` as a user runs it: it resumes after a kill, and its pages show what the study found."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Page
+from omegaconf import OmegaConf
 from reading import Reader
 from result_folder import make
-from tiny import ROOT, TINY
+from tiny import TINY, composed, forked, kill_self, run_script
 
+from s2snet.analysis import bench
+from s2snet.analysis.from_settings import analyse
+from s2snet.cli import settings
 from s2snet.report.studies.page import write_analysis
 
 PAGES = ("analysis.html", "report.html")
-WORDS = ["study=[gradients]", "defence=[none]", "output=results/digits", "seed=3", *TINY]
-WORDS += [f"study.gradients.{key}" for key in ("images=40", "folds=3", "shuffles=1", "train_images=64", "epochs=1")]
-WORDS += ["study.gradients.unpoolings=[indices]"]
+WORDS = ["study=[gradients]", "defence=[none,autoencoder,s2snet,adversarial]", "output=results/digits", "seed=3", *TINY]
+WORDS += [f"study.gradients.{key}" for key in ("images=40", "folds=3", "shuffles=1", "unpoolings=[]")]
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 
-def started(runs: Path, folder: Path) -> subprocess.Popen:
-    """`python analyse.py ...` in a folder of its own, so that the command is the same wherever it runs."""
+def run(runs: Path, folder: Path) -> Path:
+    """Run `python analyse.py WORDS` in this process, in a folder of its own; return the result folder."""
+    words = [*WORDS, f"runs={runs}"]
     folder.mkdir(exist_ok=True)
-    about = {key: value for key, value in os.environ.items() if key != "S2SNET_DATA"}  # it would stand in the config
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "analyse.py"), *WORDS, f"runs={runs}"],
-        cwd=folder,
-        env={**about, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finished(runs: Path, folder: Path) -> Path:
-    """The result folder of a run that is let alone."""
-    process = started(runs, folder)
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        patched.delenv("S2SNET_DATA", raising=False)  # it would be in the config
+        config = composed("analyse", *words)
+        command = " ".join(["python analyse.py", *words])
+        yaml = OmegaConf.to_yaml(config, resolve=True)
+        analyse(settings.analyse_settings(config), yaml, command, explicit=True, say=lambda text: None)
     return folder / "results" / "digits"
 
 
 @pytest.fixture(scope="module")
 def folder(trained, tmp_path_factory):
-    """A result folder with a study of tiny networks, beside an evaluation, and both pages."""
-    there = make(tmp_path_factory.mktemp("results") / "evaluated", images=30, kept=2)
-    found = finished(trained, tmp_path_factory.mktemp("whole"))
-    (found / "analysis").rename(there / "analysis")
-    assert {path.name for path in write_analysis(there).values()} == set(PAGES)
-    return there
+    """A result folder with a study of tiny networks and an evaluation, and both pages."""
+    evaluated = make(tmp_path_factory.mktemp("results") / "evaluated", images=30, kept=2)
+    analysed = run(trained, tmp_path_factory.mktemp("whole"))
+    (analysed / "analysis").rename(evaluated / "analysis")
+    assert {path.name for path in write_analysis(evaluated).values()} == set(PAGES)
+    return evaluated
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +56,23 @@ def text(html: str) -> str:
     return " ".join("".join(Reader(html).text).split())
 
 
-def test_a_killed_run_goes_on_and_comes_to_the_same_tables(trained, folder, tmp_path):
+def test_a_killed_run_goes_on_and_comes_to_the_same_tables(trained, folder, tmp_path, monkeypatch):
     there = tmp_path / "killed" / "results" / "digits" / "analysis" / "gradients"
-    process = started(trained, tmp_path / "killed")
-    while not list(there.glob("parts/loss_at_label-*.safetensors")) and process.poll() is None:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    write = bench.make_whole
+
+    def killed(path: Path, *rest):
+        write(path, *rest)
+        if path.name.startswith("loss_at_label-"):
+            kill_self()
+
+    monkeypatch.setattr(bench, "make_whole", killed)
+    assert forked(lambda: run(trained, tmp_path / "killed")) == signal.SIGKILL
     known = {path: path.stat().st_mtime_ns for path in there.glob("parts/*.safetensors")}
     assert known and not (there / "study.json").exists()
 
-    finished(trained, tmp_path / "killed")
-    assert {path: path.stat().st_mtime_ns for path in known} == known  # not made again
+    resumed = run_script("analyse", *WORDS, f"runs={trained}", folder=tmp_path / "killed", timeout=240)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert {path: path.stat().st_mtime_ns for path in known} == known  # not computed again
     whole = folder / "analysis" / "gradients"
     tables = sorted(path.name for path in whole.glob("*.csv"))
     assert tables == sorted(path.name for path in there.glob("*.csv")) and "measures.csv" in tables
@@ -89,11 +84,11 @@ def test_a_killed_run_goes_on_and_comes_to_the_same_tables(trained, folder, tmp_
 def test_a_page_shows_the_study_whole(folder, study, name):
     html = (folder / name).read_text(encoding="utf-8")
     section = re.search(r'<section id="study-gradients".*?</section>', html, re.DOTALL)[0]
-    said = text(section)
-    assert "Gradients and index maps" in said and study["command"] in said
+    shown_text = text(section)
+    assert "Gradients and index maps" in shown_text and study["command"] in shown_text
     for claim in study["claims"]:
         shown = " ".join(f"{claim['says']} {claim['found']}".split())
-        assert shown in said and claim["verdict"].upper() in said
+        assert shown in shown_text and claim["verdict"].upper() in shown_text
     figures = sorted((folder / "analysis" / "gradients" / "figures").glob("*.svg"))
     assert section.count('<svg class="figure"') == len(figures) > 0
     cells = sum(len(grid["rows"]) * len(grid["columns"]) for grid in study["grids"].values())

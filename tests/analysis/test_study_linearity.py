@@ -30,7 +30,7 @@ from s2snet.report.studies.sections import section
 
 PAIR = (0, 1)
 TINY = {
-    "epochs": 4, "batch": 10, "units": 8, "pieces": 2, "radii": [0.1], "alphas": [0.25], "members": 2, "lines": 4,
+    "epochs": 2, "batch": 10, "units": 8, "pieces": 2, "radii": [0.1], "alphas": [0.25], "members": 2, "lines": 4,
     "points": 21, "segments": 3, "pair": PAIR, "scales": [0.5, 1.0], "draws": 2, "rubbish": 60, "fooling": 20,
 }  # fmt: skip
 
@@ -352,7 +352,7 @@ def test_the_study_runs_goes_on_and_is_shown(tmp_path, monkeypatch):
 def test_on_the_papers_data_each_figure_is_a_claim(tmp_path):
     place = bench("linearity", tmp_path, splits(size=8))
     place.data = "mnist"
-    claims = study.run(place, **TINY | {"epochs": 2})
+    claims = study.run(place, **TINY | {"epochs": 1})
     found = [claim for claim in claims if claim.name.startswith("paper: ")]
     assert {claim.name.removeprefix("paper: ") for claim in found} >= {"softmax", "maxout", "adversarial", "signs"}
     assert all(claim.because for claim in found if claim.verdict == FAILS)

@@ -206,7 +206,7 @@ def test_of_many_networks_tournaments_are_drawn():
     assert rankings.chance(CIRCLE) == 1 and rankings.chance(ORDER) == 24 / 64
 
 
-def cross(advantage: float = 0.1, n: int = 1000) -> np.ndarray:
+def cross(advantage: float = 0.1, n: int = 500) -> np.ndarray:
     """Bool [signal, reader, n]: reader k loses `advantage` for each place that it stands behind the signal's owner."""
     rates = [[0.9 - advantage * max(0, reader - signal) for reader in range(4)] for signal in range(4)]
     return matrix(rates, n)
@@ -237,7 +237,7 @@ def of_orders(correct: np.ndarray, own: np.ndarray, sizes, information) -> dict[
 
 
 def test_claims_of_an_order():
-    falling = np.array([[0.9], [0.8], [0.7], [0.6]]) > np.linspace(0, 1, 1000)
+    falling = np.array([[0.9], [0.8], [0.7], [0.6]]) > np.linspace(0, 1, 500)
     information = np.array([[0.1], [0.2], [0.3], [0.4]]) + 0.01 * np.random.default_rng(0).random((4, 50))
     found = of_orders(cross(), falling, [1, 3, 2, 4], information)
     assert (found["order"], found["neither"], found["information"]) == (HOLDS, FAILS, HOLDS)

@@ -52,6 +52,18 @@ def test_projections_end_inside_ball_and_box(norm, seed, eps, reach):
         assert torch.equal(projected, images)
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=seeds, eps=st.sampled_from([8 / 255, 25.5 / 255, 0.1, 0.25, 0.5]))
+def test_linf_bounds_are_the_last_float32_inside(seed, eps):
+    """One number farther out is outside the ball or outside the box."""
+    images, _ = case(seed, 0.0)
+    for far in (-2.0, 2.0):
+        bound = Ball(images, eps, "linf").project(torch.full_like(images, far))
+        beyond = torch.nextafter(bound, torch.tensor(far))
+        outside = (beyond.double() - images.double()).abs() > eps
+        assert (outside | (beyond < 0) | (beyond > 1)).all()
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @settings(max_examples=30, deadline=None)
 @given(seed=seeds, eps=st.floats(0.01, 1))

@@ -26,6 +26,14 @@ def test_dlr_is_the_margin_over_the_spread_of_the_top_logits():
     assert dlr(LOGITS, LABELS, TARGETS).tolist() == pytest.approx([-0.25 / spread[0], -0.5 / spread[1]])
 
 
+def test_dlr_is_a_ratio_from_three_classes_on_and_from_four_with_targets():
+    logits, label, target = torch.tensor([[3.0, 1.0, 0.5, 0.0]]), torch.tensor([0]), torch.tensor([1])
+    assert dlr(logits[:, :3], label).item() == pytest.approx(-2 / 2.5)
+    assert dlr(logits[:, :2], label).item() == -2.0  # the margin
+    assert dlr(logits, label, target).item() == pytest.approx(-2 / (3.0 - 0.25))
+    assert dlr(logits[:, :3], label, target).item() == -2.0
+
+
 def test_cross_entropy_is_torchs_where_torchs_is_good():
     want = functional.cross_entropy(LOGITS, LABELS, reduction="none")
     assert torch.equal(cross_entropy(LOGITS, LABELS), want)

@@ -34,13 +34,14 @@ from s2snet.store import paths, weights
 from s2snet.store.defences import Defence
 
 EPS = 0.1
-COUNT = 64  # images; with fewer, the interval of a sound classifier is over 5 points wide
 PGD = {"pgd": {"name": "pgd", "steps": 20, "loss": "margin"}, "fgsm": {"name": "fgsm", "loss": "margin"}}
 ROUTES = {"temperature": 0.1, "fit_steps": 50, "smoothing": 0.05, "draws": 2, "sources": None}
 
 
 class Released:
     """The released digits networks and their data, 32 pixels wide."""
+
+    count = 64  # images; with fewer, the interval of a sound classifier is over 5 points wide
 
     def classifier(self) -> nn.Module:
         return self._load("classifier-small_cnn")
@@ -61,6 +62,8 @@ class Released:
 
 class Small(Released):
     """Small networks of the same kinds, trained on digits of 16 pixels when they are first needed."""
+
+    count = 32
 
     @cached_property
     def splits(self) -> data.Splits:
@@ -274,7 +277,7 @@ class Entry:
     classifier: Callable[[Released], nn.Module] = plain
     job: dict[str, Any] = field(default_factory=dict)  # changes to the Job
     images: Callable[[Images], Images] = lambda images: images
-    count: int = COUNT
+    count: int | None = None  # of images, instead of the networks' count
 
     def build(self, name: str, networks: Released) -> Defended:
         """Return the module. Changed parts are named after the entry, because their tensors may be those of another."""
@@ -365,7 +368,7 @@ def evaluated(entries: dict[str, Entry], output: Path, networks: Released) -> di
     """
     groups: dict[str, dict[str, Entry]] = {}
     for name, entry in entries.items():
-        alone = entry.job or entry.count != COUNT or entry.images is not Entry.images
+        alone = entry.job or entry.count or entry.images is not Entry.images
         groups.setdefault(name if alone else "together", {})[name] = entry
     folders = {}
     for number, group in enumerate(groups.values()):
@@ -393,7 +396,7 @@ def job(entries: dict[str, Entry], output: Path, networks: Released) -> Job:
         "threats": {"gray_box": {"routes": [], **ROUTES}, "white_box": {"routes": ["exact", "identity"], **ROUTES}},
         "attacks": PGD,
         "budgets": {"linf": [EPS]},
-        "images": entry.count,
+        "images": entry.count or networks.count,
         "samples": 0,
         "trainer": Trainer(accelerator="cpu", progress=False),
     }

@@ -18,7 +18,7 @@ RIGHT = [1] * N
 
 
 def turned(count: int, first: int = 0, n: int = N) -> list[int]:
-    """All right but `count` images from `first` on."""
+    """Return rows that are all correct, except `count` images from `first` on."""
     return [int(not first <= place < first + count) for place in range(n)]
 
 
@@ -31,9 +31,10 @@ def folder(
     clean: list[int] | None = None,
     purifier: bool = True,
 ) -> Path:
-    """A result of these groups under attack (handmade.attacked), `cells` adding to run.json by crafted key.
+    """Write and return a result folder of these groups under attack (handmade.attacked).
 
-    `probes` is what was measured of each defence, `data` of the images.
+    `cells` adds to the cells of run.json by crafted key; `probes` are the measurements of each defence, `data` those of
+    the images.
     """
     here = Path("made")
     here.mkdir()
@@ -63,10 +64,9 @@ def folder(
 
 
 def answer(check: str, here: Path, defence: str = "none") -> Answer:
-    """What a check says of one defence, or of the evaluation; an AssertionError where it says more or nothing."""
-    found = [found for found in CHECKS[check](Record(here)) if found.defence in (defence, "")]
-    assert len(found) == 1, found
-    return found[0]
+    """Return the one answer of a check on a defence, or on the whole evaluation."""
+    (one,) = (answer for answer in CHECKS[check](Record(here)) if answer.defence in (defence, ""))
+    return one
 
 
 def measured(output: str = "r", **changed) -> Path:

@@ -1,4 +1,4 @@
-"""What the checks of the attacks say of results written by hand."""
+"""Checks of the attacks against each other, on results written by hand."""
 
 import pytest
 from handmade import EPS, attacked
@@ -60,7 +60,7 @@ def test_a_purifier_no_better_than_its_control(kept, verdict):
     ("found", "verdict"), [((100, 100), "pass"), ((100, 105), "warn"), ((120, 120), "fail"), ((120, 80), "warn")]
 )
 def test_minimal_attacks_against_budget_attacks(found, verdict):
-    """Fails only where one kind finds more at two radii."""
+    """Fails only if one kind finds more at two radii."""
     sizes = [EPS / 2] * found[0] + [1.5 * EPS] * max(0, found[1] - found[0]) + [9.0] * N
     if found[1] < found[0]:  # the budget attack finds more at the larger radius
         sizes = [EPS / 2] * found[0] + [9.0] * N
@@ -85,7 +85,7 @@ def more(**found) -> dict:
     ("images", "verdict"), [([], "pass"), ([3], "pass"), ([100], "warn"), ([100, 101, 102], "fail")]
 )
 def test_what_stronger_attacks_gain(images, verdict):
-    """Image 3 was turned before."""
+    """Image 3 was fooled before."""
     here = folder(attacked(turned(5), "a"), probes=more(fooled={"exact apgd": images, "exact restarts": images[:1]}))
     assert answer("converged", here).verdict == verdict
 

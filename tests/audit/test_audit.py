@@ -1,4 +1,4 @@
-"""`s2snet.audit` from Python and from the command line, on a classifier of one's own; and docs/audit.md."""
+"""`s2snet.audit` from Python and from the command line, on a custom classifier; and docs/audit.md."""
 
 import importlib
 import json
@@ -41,13 +41,13 @@ def classifier() -> nn.Module:
 
 
 def pictures(count: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images that `classifier` gets right."""
+    """Return images that `classifier` classifies correctly, and their labels."""
     images = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     return images, classifier()(images).argmax(dim=1)
 
 
 def command(words: list[str], monkeypatch, capfd) -> tuple[int, str, str]:
-    """(exit status, stdout, stderr) of `python -m s2snet.audit WORDS`, in this process."""
+    """Return (exit status, stdout, stderr) of `python -m s2snet.audit WORDS`, run in this process."""
     monkeypatch.setattr(sys, "argv", ["audit", *words])
     capfd.readouterr()
     status = 0
@@ -62,7 +62,7 @@ def command(words: list[str], monkeypatch, capfd) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory) -> Path:
-    """The folder of one audit, shared by tests that copy it."""
+    """Return the folder of one audit, shared by tests that copy it."""
     folder = tmp_path_factory.mktemp("audited") / "r"
     s2snet.audit(classifier(), pictures(), output=folder, **QUICK)
     return folder
@@ -75,7 +75,7 @@ def folder(audited, tmp_path) -> Path:
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """The module `own_audited` in the working folder, which builds a classifier of digits."""
+    """Write the module `own_audited`, which builds a classifier of digits, and return its name."""
     (tmp_path / "own_audited.py").write_text(SOURCE)
     monkeypatch.setattr("sys.path", list(sys.path))
     yield "own_audited"
@@ -113,15 +113,15 @@ def test_the_package_can_be_called(tmp_path):
 # ------------------------------------------------------------------ of a result folder
 
 
-def test_a_folder_is_audited_anew_from_its_files(folder, monkeypatch, capfd):
-    said = (folder / "audit.json").read_bytes()
+def test_a_folder_is_audited_again_from_its_files(folder, monkeypatch, capfd):
+    before = (folder / "audit.json").read_bytes()
     for name in ("audit.json", "audit.html", "report.html"):
         (folder / name).unlink()
     shutil.rmtree(folder / "ledger")
     status, out, err = command([str(folder)], monkeypatch, capfd)
     assert (status, err) == (0, "")
     assert out.startswith("Audit of defended: WARN(1)\n  warn denominators [data]: n=12")
-    assert (folder / "audit.json").read_bytes() == said
+    assert (folder / "audit.json").read_bytes() == before
     assert (folder / "audit.html").is_file() and (folder / "report.html").is_file()
 
 
@@ -135,7 +135,7 @@ def test_what_fails_is_the_exit_status(folder, monkeypatch, capfd):
     assert "Do not believe these numbers yet: one check failed." in (folder / "audit.html").read_text()
 
 
-def test_off_says_so_until_somebody_asks(tmp_path, monkeypatch, capfd):
+def test_an_audit_that_was_off_can_be_requested_later(tmp_path, monkeypatch, capfd):
     options = {"attacks": {"pgd": {"steps": 2}}, "threats": ["white_box"], "output": tmp_path / "r"}
     rows = s2snet.evaluate(classifier(), pictures(), audit="off", **options)
     assert rows.attrs["audit"] == []
@@ -218,7 +218,7 @@ def test_attacks_and_threats_follow_each_other(given, wanted, monkeypatch, tmp_p
     assert found == wanted
 
 
-def test_the_documentation_is_what_the_checks_say(monkeypatch):
+def test_the_documentation_is_generated_from_the_checks(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     from audit_docs import markdown
 

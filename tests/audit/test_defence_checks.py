@@ -1,4 +1,4 @@
-"""What the checks of the defence say: of measurements written by hand, and of small modules that were measured."""
+"""Checks of the defence, on measurements written by hand and on small modules that are measured."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ FINE = {
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "evidence"),
     [
         ({}, "admitted"),
         ({"randomness": {"logits": 0.1, "gradients": 0.1}}, "random answers"),
@@ -26,9 +26,9 @@ FINE = {
         ({"inner": {"autograd_calls": 1, "called_again": []}}, "optimises in its forward pass"),
     ],
 )
-def test_admission_names_the_broken_rule(changed, said):
+def test_admission_names_the_broken_rule(changed, evidence):
     found = answer("admission", folder(attacked(RIGHT, "a"), probes=FINE | changed))
-    assert (found.evidence, found.verdict) == (said, "warn" if changed else "pass")
+    assert (found.evidence, found.verdict) == (evidence, "warn" if changed else "pass")
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(1.0, "pass"), (0.8, "pass"), (0.5, "warn")])
@@ -44,7 +44,7 @@ def test_a_probe_that_raised_is_not_a_pass():
 
 
 class Descending(nn.Module):
-    """A purifier that takes gradients in its forward."""
+    """A purifier that computes gradients in its forward pass."""
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -67,7 +67,7 @@ class Twice(nn.Module):
 
 
 class Steps(nn.Module):
-    """A purifier that rounds, and whose gradient pretends it did not."""
+    """A purifier that rounds, with the gradient of the identity."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images + ((images * 7).round() / 7 - images).detach()
@@ -77,15 +77,15 @@ def test_measured_of_small_purifiers():
     purifiers = {"blur": Blur(), "descending": Descending(), "twice": Twice(), "steps": Steps()}
     defences = [defence(name, purifier) for name, purifier in purifiers.items()]
     here = measured(defences=defences, threats=white_box(), attacks={"fgsm": {}})
-    said = {(found.defence, found.check): found for found in findings(here)}
-    assert [said[name, "inner_optimisation"].verdict for name in purifiers] == ["pass", "fail", "warn", "pass"]
-    assert [said[name, "jumps"].verdict for name in purifiers] == ["pass", "pass", "pass", "fail"]
-    assert [said[name, "finite_differences"].verdict for name in purifiers] == ["pass", "pass", "pass", "fail"]
-    assert {said["steps", check].part for check in ("jumps", "finite_differences")} == {"purifier"}
+    found = {(finding.defence, finding.check): finding for finding in findings(here)}
+    assert [found[name, "inner_optimisation"].verdict for name in purifiers] == ["pass", "fail", "warn", "pass"]
+    assert [found[name, "jumps"].verdict for name in purifiers] == ["pass", "pass", "pass", "fail"]
+    assert [found[name, "finite_differences"].verdict for name in purifiers] == ["pass", "pass", "pass", "fail"]
+    assert {found["steps", check].part for check in ("jumps", "finite_differences")} == {"purifier"}
 
 
 def test_kinks_are_no_jumps():
-    """However steep: the sum of gradients along a path is the change of whatever is continuous."""
+    """However steep it is, a continuous function changes by the sum of its gradients along a path."""
 
     def share(function) -> float:
         start = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -48,7 +48,7 @@ def test_a_broken_defence_is_caught_by_its_check(results, name):
 
 @pytest.mark.parametrize("name", gallery.SOUND)
 def test_a_sound_defence_is_left_alone(results, name):
-    """Except by `denominators`: 64 images are few for those whose accuracy is farthest from 0 and 1."""
+    """Except `denominators`, because the gallery has few images."""
     found = [finding for of_check in by_check(results, name).values() for finding in of_check]
     alarms = [finding for finding in found if finding.verdict in (WARN, FAIL)]
     assert [finding for finding in alarms if finding.check != "denominators"] == []

@@ -1,4 +1,4 @@
-"""What the checks of the record say of results written by hand."""
+"""Checks of the results, on results written by hand."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_images_beyond_their_radius(threat, distance, verdict):
     [
         (40, {"steps": 40}, 40.0, False, RIGHT, "pass"),
         (1, {"steps": 40}, 40.0, False, RIGHT, "fail"),
-        (1, {"steps": 40}, 1.0, False, RIGHT, "fail"),  # an attack that takes one step whatever it is told
+        (1, {"steps": 40}, 1.0, False, RIGHT, "fail"),  # an attack that takes one step whatever its options
         (50, {"steps": 40}, 40.0, False, RIGHT, "warn"),
         (1, {"steps": 40}, 40.0, True, RIGHT, "fail"),  # not turned, so nothing left early
         (1, {"steps": 40}, 40.0, True, [0] * 200, "not applicable"),
@@ -87,7 +87,7 @@ def test_a_failed_cell_warns():
 
 
 def edit(here, column: str, value: str) -> None:
-    """Writes a value into the worst case's line of table.csv."""
+    """Write a value into the line of the worst case in table.csv."""
     head, *lines = (here / "table.csv").read_text().splitlines()
     place = head.split(",").index(column)
     edited = []

@@ -14,6 +14,7 @@ The images compared are all 60. Where a label leads by more than 16.6 our cross-
 theirs rounds to zero; none of the 60 leads by more than 12.
 """
 
+import functools
 import math
 
 import pytest
@@ -61,6 +62,12 @@ def networks():
 def batch():
     test = data.load("digits").test
     return test.images[IMAGES], test.labels[IMAGES]
+
+
+@pytest.fixture(scope="module")
+def ours_of(networks, batch):
+    """A function (name, defence, eps) -> our last iterate, made once for all libraries."""
+    return functools.cache(lambda name, defence, eps: ours(name, networks[defence].eval(), *batch, eps))
 
 
 def ours(name, network, images, labels, eps, norm="linf"):
@@ -116,10 +123,10 @@ def torchattacks(name, network, images, labels, eps):
 @pytest.mark.parametrize("defence", SHARES)
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("library", [foolbox, art, torchattacks])
-def test_last_iterates_agree(library, name, defence, eps, networks, batch):
+def test_last_iterates_agree(library, name, defence, eps, networks, batch, ours_of):
     theirs = library(name, networks[defence], *batch, eps)
     networks[defence].eval()  # some leave the module in another mode
-    apart = (theirs - ours(name, networks[defence], *batch, eps)).abs().flatten(1).amax(dim=1)
+    apart = (theirs - ours_of(name, defence, eps)).abs().flatten(1).amax(dim=1)
     share = (apart <= 1e-6).double().mean().item()
     assert share >= (1 if eps == RADII[0] else SHARES[defence][STEPS[name]])
 

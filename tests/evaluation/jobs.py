@@ -97,6 +97,7 @@ def job(output: str | Path = "r", **changed) -> Job:
         "images": pictures(),
         "train": pictures(40, seed=1),
         "defences": [defence("none"), defence("blur", Blur())],
+        "notes": [],
     }
     objects |= {key: options.pop(key) for key in objects if key in options}
     renamed = {"count": "images", "seeds": "seed"}

@@ -417,6 +417,8 @@ def test_missing_weights_are_left_out_with_a_note_or_refused(trained):
     assert f"left out: {missing}" in messages
     assert f"Left out: {missing}" in job.notes
     assert "adversarial" not in job.modules
+    folder, _ = evaluated(**QUICK, count=2, notes=job.notes)
+    assert json.loads((folder / "run.json").read_text())["notes"] == job.notes
     with pytest.raises(FileNotFoundError) as error:
         job_of("defence=[none,adversarial]", explicit=True)
     assert str(error.value) == missing

@@ -35,8 +35,8 @@ def test_passes_foreseen_are_those_taken_where_nobody_leaves_early(options):
     }
     planned = plan(job(**words))
     foreseen = {cell.key: planned.costs.of(cell) for cell in planned.cells}
-    folder, said = evaluated(**words)
-    assert not said
+    folder, messages = evaluated(**words)
+    assert not messages
     compared = set()
     for key, cell in itertools.groupby(rows(folder), lambda row: row["crafted"]):
         cell = list(cell)
@@ -60,8 +60,8 @@ def test_minimal_attacks_cost_at_most_what_is_foreseen(name):
         "samples": 0,
     }
     planned = plan(job(**words))
-    folder, said = evaluated(**words)
-    assert not said
+    folder, messages = evaluated(**words)
+    assert not messages
     cells = [cell for cell in planned.cells if not cell.clean]
     assert len(cells) == len(ATTACKS[name].norms)
     for cell in cells:

@@ -113,12 +113,12 @@ def test_what_cannot_be_judged_is_one_line(name, make, problem):
     make()
     with pytest.raises(ValueError) as error:
         foreign.read(name, SHAPE, 20)
-    said = str(error.value)
+    text = str(error.value)
     start, _, end = f"adversarial={name}: {problem}".partition("...")
-    assert said.startswith(start)
-    assert said.endswith(end)
-    assert end or said == start
-    assert "\n" not in said
+    assert text.startswith(start)
+    assert text.endswith(end)
+    assert end or text == start
+    assert "\n" not in text
 
 
 def test_nothing_runs_or_is_written_where_a_file_is_bad():

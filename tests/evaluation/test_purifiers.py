@@ -11,7 +11,8 @@ from tiny import composed, evaluate, job_of
 
 import s2snet
 from s2snet import data
-from s2snet.cli import messages, settings
+from s2snet.cli import messages as cli_messages
+from s2snet.cli import settings
 from s2snet.evaluation.job import job_of as named_job
 from s2snet.models import build
 from s2snet.store import paths, weights
@@ -22,8 +23,8 @@ KEPT = {"format", "module", "fingerprint"}  # without these it is no weights fil
 
 
 def test_a_purifier_by_name_is_attacked_by_its_routes():
-    folder, said = evaluate(*RANDOM, *FEW, "+defence.mine.purifier={name: bit_depth, bits: 2}")
-    assert "mine: random, bit_depth(bits=2)" in said
+    folder, messages = evaluate(*RANDOM, *FEW, "+defence.mine.purifier={name: bit_depth, bits: 2}")
+    assert "mine: random, bit_depth(bits=2)" in messages
     (mine,) = [given for given in json.loads((folder / "run.json").read_text())["defences"] if given["name"] == "mine"]
     assert (mine["title"], mine["about"]) == ("mine", "small_cnn (stage random) behind bit_depth (stage built)")
     routes = {row["route"] for row in rows(folder, defence="mine", threat="white_box")}
@@ -93,7 +94,7 @@ def test_what_is_no_purifier_is_one_line(purifier, line):
 )
 def test_a_defence_that_cannot_be_added_is_one_line(words, line, capsys):
     with pytest.raises(SystemExit):
-        messages.run(lambda: job_of("classifier.weights=random", *words))
+        cli_messages.run(lambda: job_of("classifier.weights=random", *words))
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {line}")
 
 

@@ -206,7 +206,7 @@ def test_a_done_cell_without_rows_has_failed():
     assert line_of(lines, threat=WORST_CASE)["status"].startswith("incomplete: ")
 
 
-def test_missing_images_are_said_and_do_not_count_as_withstood():
+def test_missing_images_are_reported_and_do_not_count_as_withstood():
     clean, few = {"correct": [1, 1, 1, 1]}, attacked([0, 1], "a")
     lines = table(rows_of(clean, few), [cell_of(few)])
     line = line_of(lines, threat="white_box")

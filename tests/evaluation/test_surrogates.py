@@ -139,16 +139,16 @@ def test_an_evaluation_fits_on_training_images_only(monkeypatch, done):
     assert files(folder) == files(done[0])
 
 
-def test_a_fit_is_said_kept_and_made_once(done, monkeypatch):
-    folder, said = done
-    assert sorted(line for line in said if "fitting" in line) == [
+def test_a_fit_is_reported_kept_and_made_once(done, monkeypatch):
+    folder, messages = done
+    assert sorted(line for line in messages if "fitting" in line) == [
         "fitting the affine surrogate of blur, 5 steps", "fitting the learned surrogate of blur, 5 steps"
     ]  # fmt: skip
     shutil.copytree(folder, "r")
     assert len(list((folder / "ledger/fits").glob("*.safetensors"))) == 2
     monkeypatch.setattr(fitting, "fit", lambda *words, **options: pytest.fail("fitted again"))
-    again, said = evaluated(**ROUTES)
-    assert not said
+    again, messages = evaluated(**ROUTES)
+    assert not messages
     assert files(again) == files(folder)
     assert crafted(again) == crafted(folder)
     # more attacks and budgets share the fit
@@ -161,9 +161,9 @@ def test_a_damaged_fit_is_made_anew(done):
     path.write_bytes(path.read_bytes()[:-9])
     shutil.rmtree("r/ledger/crafted")
     shutil.rmtree("r/ledger/judged")
-    folder, said = evaluated(**ROUTES)
-    assert len([line for line in said if line.startswith("fitting")]) == 1
-    assert f"damaged file moved aside and made again: {path}" in said
+    folder, messages = evaluated(**ROUTES)
+    assert len([line for line in messages if line.startswith("fitting")]) == 1
+    assert f"damaged file moved aside and made again: {path}" in messages
     assert files(folder) == files(done[0])
 
 
@@ -178,8 +178,8 @@ def test_a_damaged_fit_is_made_anew(done):
 )
 def test_what_a_fit_depends_on_is_in_the_key(done, changed, routes):
     shutil.copytree(done[0], "r")
-    folder, said = evaluated(**(ROUTES | changed))
-    assert len([line for line in said if line.startswith("fitting")]) == 2
+    folder, messages = evaluated(**(ROUTES | changed))
+    assert len([line for line in messages if line.startswith("fitting")]) == 2
     new = {key for key, _ in crafted(folder)} - {key for key, _ in crafted(done[0])}
     cells = json.loads((folder / "run.json").read_text())["cells"]
     assert {cell["route"] for cell in cells if cell["crafted"] in new} == routes
@@ -203,6 +203,8 @@ def test_through_a_blur_the_affine_route_is_the_exact_one_and_the_learned_is_not
 
 
 def test_without_training_images_there_is_no_fit():
-    folder, said = evaluated(train=None, defences=ROUTES["defences"], threats=white_box("exact", *FITTED) | gray_box())
-    assert not said
+    folder, messages = evaluated(
+        train=None, defences=ROUTES["defences"], threats=white_box("exact", *FITTED) | gray_box()
+    )
+    assert not messages
     assert {row["route"] for row in rows(folder)} == {"", "exact"}

@@ -158,8 +158,8 @@ def test_a_defence_that_answers_at_random_is_averaged_over(monkeypatch):
 def test_the_same_command_takes_up_what_was_made(done, monkeypatch):
     shutil.copytree(done, "r")
     monkeypatch.setattr(fitted, "perturbation", lambda *words, **options: pytest.fail("made again"))
-    again, said = evaluated(**GIVEN)
-    assert not said and files(again) == files(done) and crafted(again) == crafted(done)
+    again, messages = evaluated(**GIVEN)
+    assert not messages and files(again) == files(done) and crafted(again) == crafted(done)
 
 
 def test_seeds_make_perturbations_of_their_own():
@@ -174,14 +174,14 @@ def test_one_that_cannot_be_made_is_a_failed_cell_and_not_robust():
         def forward(self, images):
             return images.detach()
 
-    folder, said = evaluated(defences=[defence("none"), defence("cut", Detached())], **GIVEN)
-    failed = [text for text in said if text.startswith("failed")]
+    folder, messages = evaluated(defences=[defence("none"), defence("cut", Detached())], **GIVEN)
+    failed = [text for text in messages if text.startswith("failed")]
     assert len(failed) == 2 and all("cut exact uap" in text and "no gradient reaches" in text for text in failed)
     worst = line(folder, threat="worst_case", defence="cut", norm="linf")
     assert worst["status"].startswith("incomplete: universal exact uap failed (ValueError: no gradient reaches")
     # and it is tried again
-    again, said = evaluated(defences=[defence("none"), defence("cut", Detached())], **GIVEN)
-    assert len([text for text in said if text.startswith("failed")]) == 2 and files(again) == files(folder)
+    again, messages = evaluated(defences=[defence("none"), defence("cut", Detached())], **GIVEN)
+    assert len([text for text in messages if text.startswith("failed")]) == 2 and files(again) == files(folder)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """CONTRIBUTING.md's recipe for a purifier, followed in a copy of the checkout, without weights and with."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -52,7 +53,8 @@ class Linear(nn.Module):
         return self.decode(self.encode(images))
 '''
 
-TINY = ["data.size=16", "trainer.accelerator=cpu", "trainer.progress=false"]
+TINY = ["data.size=16", "trainer.accelerator=cpu", "trainer.progress=false", "autoencoder=linear"]
+EPOCHS = [f"recipes.{stage}.epochs=1" for stage in ("classifier", "stage1", "stage2")]
 FEW = ["images=12", "attack=[fgsm]", "budgets.linf=[8/255]", "threat.white_box.fit_steps=5", "audit=off", "samples=0"]
 
 
@@ -66,29 +68,22 @@ def checkout(tmp_path) -> Path:
     return tmp_path / "checkout"
 
 
-def recipe() -> str:
-    """The row of CONTRIBUTING.md that the tests follow."""
-    (row,) = [line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| a purifier |")]
-    return row
-
-
-def add(checkout: Path, name: str, source: str, kind: str, registry: str, yaml: str, group: str) -> None:
-    """Touch the three files of the recipe: the class, its line in the registry, its YAML."""
-    for place in ("s2snet/models/NAME.py", f"`{registry}`", f"conf/{group}/NAME.yaml"):
-        assert place in recipe()
+def add(checkout: Path, name: str, source: str, registry: str, group: str, yaml: str) -> None:
+    """Touch the three files that CONTRIBUTING.md names: the class, its line in the registry, its YAML."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    (recipe,) = [line for line in text.splitlines() if line.startswith("| a purifier |")]
+    for place in ("`s2snet/models/NAME.py`", f"`{registry}`", f"`conf/{group}/NAME.yaml`"):
+        assert place in recipe
     (checkout / f"s2snet/models/{name}.py").write_text(source.lstrip())
     (checkout / f"conf/{group}/{name}.yaml").write_text(yaml)
+    kind = re.search(r"class (\w+)", source)[1]
     path = checkout / "s2snet/models/__init__.py"
-    text = path.read_text()
-    first = {"PURIFIERS": "PURIFIERS = AUTOENCODERS | {", "AUTOENCODERS": "AUTOENCODERS = {"}[registry]
-    assert text.count(first) == 1
-    text = text.replace(first, f'{first}"{name}": {kind}, ')
-    path.write_text(text.replace("\nCLASSIFIERS = {", f"\nfrom s2snet.models.{name} import {kind}\n\nCLASSIFIERS = {{"))
-
-
-def lines(checkout: Path, defence: str) -> list[dict]:
-    table = read_table(checkout / "results/digits/table.csv")
-    return [line for line in table if line["defence"] == defence]
+    before = path.read_text()
+    after = re.sub(rf"^({registry} = .*{{)", rf'\1"{name}": {kind}, ', before, flags=re.MULTILINE)
+    assert after.count(kind) == 1
+    path.write_text(
+        after.replace("\nCLASSIFIERS = {", f"\nfrom s2snet.models.{name} import {kind}\n\nCLASSIFIERS = {{")
+    )
 
 
 def run(checkout: Path, *words: str) -> None:
@@ -96,23 +91,18 @@ def run(checkout: Path, *words: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_a_purifier_without_weights(checkout):
+def test_purifiers_without_weights_and_in_two_stages_take_three_files_each(checkout):
     yaml = "# @package defence.box_blur\ntitle: Box blur\npurifier: {name: box_blur, side: 3}\nclassifier: classifier\n"
-    add(checkout, "box_blur", WITHOUT_WEIGHTS, "BoxBlur", "PURIFIERS", yaml, "defence")
-    run(checkout, "evaluate.py", "defence=[none,box_blur]", "classifier.weights=random", *TINY, *FEW)
-    evaluated = lines(checkout, "box_blur")
-    assert {line["threat"] for line in evaluated} >= {"clean", "gray_box", "white_box", "worst_case"}
-    assert {line["route"] for line in evaluated} >= {"exact", "identity", "learned", "affine"}
-    assert {line["status"] for line in evaluated} == {"done"}
-    assert "Box blur" in (checkout / "results/digits/report.html").read_text()
-
-
-def test_a_purifier_trained_in_two_stages(checkout):
+    add(checkout, "box_blur", WITHOUT_WEIGHTS, "PURIFIERS", "defence", yaml)
     yaml = "# Two linear convolutions.\nname: linear\nchannels: ${data.channels}\nwidth: 8\n"
-    add(checkout, "linear", IN_TWO_STAGES, "Linear", "AUTOENCODERS", yaml, "autoencoder")
-    few = ["recipes.stage1.epochs=1", "recipes.stage2.epochs=1", "recipes.classifier.epochs=1"]
-    run(checkout, "train.py", "-m", "stage=classifier,1,2", "autoencoder=linear", *TINY, *few)
-    run(checkout, "evaluate.py", "autoencoder=linear", "defence=[none,s2snet]", *TINY, *FEW)
-    evaluated = lines(checkout, "s2snet")
-    assert {line["route"] for line in evaluated} >= {"exact", "identity", "learned", "affine"}
-    assert {line["status"] for line in evaluated} == {"done"}
+    add(checkout, "linear", IN_TWO_STAGES, "AUTOENCODERS", "autoencoder", yaml)
+    run(checkout, "train.py", "-m", "stage=classifier,1,2", *TINY, *EPOCHS)
+    run(checkout, "evaluate.py", "defence=[none,box_blur,s2snet]", *TINY, *FEW)
+    table = read_table(checkout / "results/digits/table.csv")
+    for defence in ("box_blur", "s2snet"):
+        lines = [line for line in table if line["defence"] == defence]
+        assert {line["threat"] for line in lines} >= {"clean", "gray_box", "white_box", "worst_case"}
+        assert {line["route"] for line in lines} >= {"exact", "identity", "learned", "affine"}
+        assert {line["status"] for line in lines} == {"done"}
+    assert "Box blur" in (checkout / "results/digits/report.html").read_text()
+    assert "linear" in (checkout / "results/digits/run.json").read_text()

@@ -114,7 +114,7 @@ def test_a_weights_file_runs_only_the_code_that_the_caller_trusts(package, tmp_p
     for trusted in (None, f"{package}:Other", f"{package}:Net "):
         with pytest.raises(ValueError) as error:
             weights.load(tmp_path / "own.safetensors", trusted=trusted)
-        assert f"the code '{target}' must be run" in str(error.value) and "\n" not in str(error.value)
+        assert f"loading it runs the code '{target}'" in str(error.value) and "\n" not in str(error.value)
     assert not Path("ran").exists() and package not in sys.modules
     (tmp_path / f"{package}.py").write_text(SOURCE)
     again = weights.load(tmp_path / "own.safetensors", trusted=target)

@@ -146,7 +146,7 @@ def test_a_weights_file_brings_it_back(kind, tmp_path):
 def test_a_file_whose_classifier_is_somebodys_code_is_refused(tmp_path):
     inside = {"name": "custom", "target": "torch.nn:Flatten", "options": {}, "classes": SIZE * SIZE}
     weights.save(build("neutralised_per_input", classifier=inside, size=SIZE), tmp_path / "p.safetensors")
-    with pytest.raises(ValueError, match=r"the code 'torch.nn:Flatten' must be run"):
+    with pytest.raises(ValueError, match=r"loading it runs the code 'torch.nn:Flatten'"):
         weights.load(tmp_path / "p.safetensors")
     assert weights.load(tmp_path / "p.safetensors", trusted="torch.nn:Flatten").shape == (1, SIZE, SIZE)
 

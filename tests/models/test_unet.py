@@ -101,7 +101,7 @@ def test_too_small_a_side_is_one_line():
 
 def test_weights_for_a_segnet_are_refused_in_one_line():
     unet = build("unet", **SMALL)
-    with pytest.raises(ValueError, match=r"^from_vgg16=vgg.pth: for a SegNet; autoencoder=unet is none$"):
+    with pytest.raises(ValueError, match=r"^from_vgg16=vgg.pth: needs a SegNet; autoencoder=unet is none$"):
         networks.begin_with_vgg16(unet, "vgg.pth", None)
-    with pytest.raises(ValueError, match=r"^authors.pth: a state dict for a SegNet; autoencoder=unet is none$"):
+    with pytest.raises(ValueError, match=r"^authors.pth: a state dict needs a SegNet; autoencoder=unet is none$"):
         networks.load_autoencoder("authors.pth", SimpleNamespace(autoencoder=Autoencoder.of(unet.config)))

@@ -25,7 +25,7 @@ def small(folder):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A result folder with both pages, shared by the tests that only read."""
+    """Return a result folder with both pages, shared by the tests that only read."""
     folder = audited(small(tmp_path_factory.mktemp("results") / "digits"))
     write_report(folder)
     assert write_audit(folder) == folder / "audit.html"
@@ -43,7 +43,7 @@ def text(html: str) -> str:
 # ------------------------------------------------------------------ report.html
 
 
-def test_the_verdict_stands_beside_each_number(folder):
+def test_the_verdict_is_next_to_each_number(folder):
     entries = section((folder / "report.html").read_text(), "headline").split("<article")[1:]
     shown = [(entry.count('href="#audit"'), re.search(r"</i>(.*?)</span>", entry)[1]) for entry in entries]
     assert shown == [(1, VERDICTS[name]) for name in DEFENCES]
@@ -60,16 +60,16 @@ def test_a_row_a_check_and_a_column_a_defence(folder):
     none = "\N{EN DASH}not checked"
     assert rows == {
         "zero_gradients": ["✓PASS", none, "✗FAIL", none],
-        "label_alignment": ["▲WARN"] * 4,  # said of the whole evaluation
+        "label_alignment": ["▲WARN"] * 4,  # of the whole evaluation
         "noise": ["✓PASS", none, "▲WARN", none],
     }
-    said = text(shown)
+    visible = text(shown)
     for check, _, verdict, evidence, part, remedy in FINDINGS:
-        assert CHECKS[check] in said
+        assert CHECKS[check] in visible
         if verdict in ("fail", "warn"):
-            assert evidence in said and f"points at the {part}" in said and remedy[1:] in said
-    assert "1 check passed" in said and "2 did not apply" in said
-    assert "zero on 0%" not in said  # a pass is one line
+            assert evidence in visible and f"points at the {part}" in visible and remedy[1:] in visible
+    assert "1 check passed" in visible and "2 did not apply" in visible
+    assert "zero on 0%" not in visible  # a pass is one line
 
 
 def test_the_sentence_at_the_head_names_whose_numbers_are_doubted(folder):
@@ -84,7 +84,7 @@ def test_a_folder_that_was_never_audited_has_no_section(tmp_path):
     assert write_audit(folder) is None
 
 
-def test_an_audit_that_was_off_says_so_and_leaves_no_old_page(tmp_path):
+def test_an_audit_that_was_off_is_reported_and_leaves_no_old_page(tmp_path):
     folder = audited(small(tmp_path), "off", [], **dict.fromkeys(DEFENCES, "OFF"))
     (folder / "audit.html").write_text("of an earlier audit")
     html = write_report(folder).read_text()
@@ -97,15 +97,16 @@ def test_an_audit_that_was_off_says_so_and_leaves_no_old_page(tmp_path):
 
 
 def test_the_page_for_a_reviewer_has_every_finding_and_what_was_audited(folder):
-    said = text((folder / "audit.html").read_text())
+    visible = text((folder / "audit.html").read_text())
     for check, _, _, evidence, _, _ in FINDINGS:
-        assert check in said and CHECKS[check] in said and evidence in said
-    assert said.index("zero_gradients") < said.index("eps_one") < said.index("ball_and_box")  # doubts, skipped, passed
+        assert check in visible and CHECKS[check] in visible and evidence in visible
+    in_order = ("zero_gradients", "eps_one", "ball_and_box")  # with doubts, skipped, passed
+    assert sorted(in_order, key=visible.index) == list(in_order)
     run = json.loads((folder / "run.json").read_text())
     for defence in run["defences"]:
-        assert defence["title"] in said and defence["judge"][:16] in said and defence["weights"][0] in said
-    assert run["command"] in said and run["data"]["fingerprint"] in said and "L∞ 8/255" in said
-    assert all(version in said for version in run["versions"].values())
+        assert defence["title"] in visible and defence["judge"][:16] in visible and defence["weights"][0] in visible
+    assert run["command"] in visible and run["data"]["fingerprint"] in visible and "L∞ 8/255" in visible
+    assert all(version in visible for version in run["versions"].values())
 
 
 def test_the_same_audit_gives_the_same_bytes(folder, tmp_path):
@@ -124,7 +125,7 @@ def test_the_pages_fetch_nothing(folder, name):
 
 
 def evil(folder):
-    """An audit of which every text wants to be obeyed."""
+    """Return an audit in which every text is an injection."""
     folder = audited(small(folder), findings=[("noise", "s2snet", "fail", EVIL, EVIL, EVIL)], none=EVIL)
     audit = json.loads((folder / "audit.json").read_text())
     audit |= {"audit": EVIL, "checks": {"noise": EVIL, EVIL: EVIL}}
@@ -164,7 +165,7 @@ def test_the_sentence_follows_from_the_verdicts(verdicts, doubts, sentence):
     assert findings.consequence(audit, [{"name": "a", "title": "A"}, {"name": "b", "title": "B"}]) == sentence
 
 
-def test_the_terminal_says_checks_or_remedies(folder, capsys, monkeypatch):
+def test_the_terminal_lists_checks_or_remedies(folder, capsys, monkeypatch):
     assert lines_of(folder, TITLES, remedies=False) == [
         "Audit of Undefended classifier: WARN(1), label_alignment",
         "Audit of Plain autoencoder: WARN(1), label_alignment",

@@ -1,10 +1,11 @@
-"""Where weights lie: names of runs, folders of runs, flat released files."""
+"""Locate weights: names of runs, folders of runs, flat released files."""
 
 import pytest
 
+from s2snet.config.networks import Autoencoder, Classifier
 from s2snet.store import paths
 
-NETWORKS = ({"name": "small_cnn"}, {"name": "segnet_small"})
+NETWORKS = Classifier("small_cnn"), Autoencoder("segnet_small")
 
 
 def test_names_follow_from_kind_and_networks():
@@ -28,7 +29,7 @@ def test_names_follow_from_kind_and_networks():
     ],
 )
 def test_architectures_and_targets_have_runs_of_their_own(config, name):
-    assert paths.run_name("s2snet", config, NETWORKS[1]) == f"s2snet-segnet_small-{name}"
+    assert paths.run_name("s2snet", Classifier.of(config), NETWORKS[1]) == f"s2snet-segnet_small-{name}"
 
 
 def test_shelf_finds_folders_and_flat_files(tmp_path):

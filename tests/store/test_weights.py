@@ -141,8 +141,8 @@ def halve(header, tensors):
 
 
 CHANGED = {
-    "tampered tensor": (tamper, "the tensors are not those the header was written for (fingerprint differs)"),
-    "another type": (halve, "the tensors are not those the header was written for (fingerprint differs)"),
+    "tampered tensor": (tamper, "its tensors do not match its header (the fingerprint differs)"),
+    "another type": (halve, "its tensors do not match its header (the fingerprint differs)"),
     "other architecture": (reshape, "its tensors do not fit small_cnn: 7 of another shape (features.4.bias, "),
     "missing tensor": (lose, "its tensors do not fit small_cnn: 1 missing (head.1.bias)"),
     "tensor left over": (add, "its tensors do not fit small_cnn: 1 left over (head.2.bias)"),

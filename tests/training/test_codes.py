@@ -96,8 +96,8 @@ def test_what_cannot_fit_is_said_before_it_is_kept(segnet, code, tmp_path, monke
         with pytest.raises(ValueError) as error:
             Codes(4 * 10**9, processes=2, folder=folder).put(torch.arange(5), code, torch.zeros(5, dtype=torch.int64))
         assert str(error.value) == (
-            f"recipes.stage2.cache={'disk' if folder else 'memory'}: 4000000000 codes of {size / 1e6:.2f} MB, kept 2 "
-            f"time(s), take {8 * size:.1f} GB; {where}; cache=none keeps none"
+            f"recipes.stage2.cache={'disk' if folder else 'memory'}: 4000000000 codes of {size / 1e6:.2f} MB in 2 "
+            f"process(es) need {8 * size:.1f} GB; {where}; use cache=none"
         )
 
 

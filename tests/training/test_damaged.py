@@ -63,7 +63,7 @@ def test_training_skips_names_and_counts_them_whatever_the_workers(torn, runs, c
     assert [line.partition(": ")[0] for line in lines] == sorted(map(str, names))
     assert all("truncated" in line for line in lines)
     said = capfd.readouterr().err
-    assert said.count("damaged images, skipped: 3, named in run/damaged.txt\n") == 1
+    assert said.count("damaged images, skipped: 3, listed in run/damaged.txt\n") == 1
     assert "on 39 test images" in said
 
 

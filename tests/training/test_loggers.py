@@ -44,7 +44,7 @@ def test_online_without_a_login_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(ValueError) as error:
         train(*FEW, "logger.mode=online")
     assert str(error.value) == (
-        "logger.mode=online: no wandb login; run `wandb login`, set WANDB_API_KEY, or take logger.mode=offline"
+        "logger.mode=online: no wandb login; run `wandb login`, set WANDB_API_KEY, or use logger.mode=offline"
     )
 
 

@@ -162,8 +162,8 @@ def test_stage_2_refuses_weights_of_another_architecture(trained):
         train("stage=2", f"runs={trained}", "output=again", "autoencoder.widths=[4,9]")
     path = trained / "digits/autoencoder-segnet_small/weights.safetensors"
     assert str(error.value) == (
-        f"{path}: has widths=[4, 8], not [4, 9] as asked. Train stage=1 with these settings, or give "
-        f"from_autoencoder={path} to take it as it is"
+        f"{path}: expected widths=[4, 9], got [4, 8]. Train stage=1 with these settings, or give "
+        f"from_autoencoder={path} to use it as it is"
     )
 
 

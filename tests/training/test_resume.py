@@ -111,8 +111,13 @@ def test_an_average_is_not_dropped_on_the_way():
     with pytest.raises(ValueError) as error:
         train(*few("output=run", "ckpt_path=last"))
     assert str(error.value) == (
-        "ckpt_path=last: run/checkpoints/last.ckpt is of a run with ema=0.9; go on with the same"
+        "ckpt_path=last: run/checkpoints/last.ckpt belongs to a run with ema=0.9; resume with the same"
     )
+    state = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    del state["averaging_state"]
+    torch.save(state, "run/checkpoints/last.ckpt")
+    with pytest.raises(ValueError, match=r"has the average of an earlier version; overwrite=true to start again$"):
+        train(*few("output=run", "recipes.classifier.ema=0.9", "ckpt_path=last"))
 
 
 def test_resumed_metrics_do_not_lose_what_was_measured_before(uninterrupted):
@@ -129,9 +134,9 @@ def test_nothing_to_go_on_from_is_refused():
     with pytest.raises(ValueError) as error:
         train(*few("output=run", "ckpt_path=last"))
     assert str(error.value) == (
-        "ckpt_path=last: nothing to go on from, no run/checkpoints/last.ckpt; leave ckpt_path out to start anew"
+        "ckpt_path=last: nothing to resume, no run/checkpoints/last.ckpt; leave ckpt_path out to start from scratch"
     )
-    with pytest.raises(ValueError, match=r"ckpt_path=other.ckpt: nothing to go on from, no other.ckpt"):
+    with pytest.raises(ValueError, match=r"ckpt_path=other.ckpt: nothing to resume, no other.ckpt"):
         train(*few("output=run", "ckpt_path=other.ckpt"))
     assert not os.path.exists("run")
 
@@ -141,16 +146,16 @@ def test_folders_and_commands_that_do_not_go_together_are_refused(trained):
     killed_at(KILLED_AT, *words)
     with pytest.raises(ValueError) as error:
         train(*words)
-    assert str(error.value) == "run holds an interrupted run: ckpt_path=last goes on, overwrite=true trains anew"
-    with pytest.raises(ValueError, match=r"is of another stage than stage=1"):
+    assert str(error.value) == "run holds an interrupted run: ckpt_path=last to resume, overwrite=true to start again"
+    with pytest.raises(ValueError, match=r"belongs to another stage than stage=1"):
         train("stage=1", "output=run", "ckpt_path=last")
     train(*words, "ckpt_path=last")
     with pytest.raises(ValueError) as error:
         train(*words)
-    assert str(error.value) == "run holds a finished run: overwrite=true trains again, output=FOLDER elsewhere"
+    assert str(error.value) == "run holds a finished run: overwrite=true to retrain, output=FOLDER to write elsewhere"
     with pytest.raises(ValueError) as error:
         train(*words, "ckpt_path=last")
-    assert str(error.value) == "ckpt_path=last: the run in run is finished; overwrite=true trains it again"
+    assert str(error.value) == "ckpt_path=last: the run in run is finished; overwrite=true to retrain"
 
 
 def test_an_overwriting_run_that_is_interrupted_can_be_resumed(uninterrupted):
@@ -170,7 +175,7 @@ def test_damaged_checkpoints_are_one_line(content):
     with pytest.raises(ValueError) as error:
         train(*few("output=run", "ckpt_path=last"))
     assert str(error.value) == (
-        "ckpt_path=last: run/checkpoints/last.ckpt is damaged, or no checkpoint of this project"
+        "ckpt_path=last: run/checkpoints/last.ckpt is damaged or not a checkpoint of this project"
     )
 
 
@@ -199,4 +204,4 @@ def test_a_run_that_is_told_to_end_says_how_it_goes_on_and_is_no_success(capfd):
             os._exit(ended.code or 0)
 
     assert os.waitstatus_to_exitcode(forked(told)) == 128 + signal.SIGTERM
-    assert "interrupted; the same command with ckpt_path=last goes on" in capfd.readouterr().err
+    assert "interrupted; the same command with ckpt_path=last resumes" in capfd.readouterr().err

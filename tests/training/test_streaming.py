@@ -203,11 +203,11 @@ def test_going_on_otherwise_is_one_line(folder, change, line):
     loader.ranks = change.get("ranks", 1)
     with pytest.raises(ValueError) as error:
         loader.load_state_dict(state)
-    assert str(error.value) == f"ckpt_path: a stream of shards goes on only with {line}"
+    assert str(error.value) == f"ckpt_path: a stream of shards resumes only with {line}"
 
 
 def test_a_checkpoint_of_other_data_is_one_line(folder):
-    with pytest.raises(ValueError, match=r"^ckpt_path: the checkpoint is of a run on other data, not on a stream"):
+    with pytest.raises(ValueError, match=r"^ckpt_path: the checkpoint belongs to a run on other data than a stream"):
         StreamLoader(shards(folder), RECIPE, 0, 0).load_state_dict({"handed_out": 3})
 
 
@@ -230,8 +230,7 @@ def test_too_few_shards_are_one_line(folder):
     with pytest.raises(ValueError) as error:
         next(iter(loader))
     assert str(error.value) == (
-        "data.shards: 6 to train on, fewer than the 8 processes that read (2 x trainer.workers=4); "
-        "each needs one of its own"
+        "data.shards: 6 training shards for 8 reading processes (2 x trainer.workers=4); each needs at least one"
     )
 
 
@@ -302,7 +301,7 @@ def test_killed_and_resumed_is_bit_equal_and_counts_alike(folder, workers, capfd
     assert rejected == other["data"]["rejected"]
     assert set(rejected) == {"broken_shard", "duplicate", "small"}
     assert one["data"]["train"] == 24 and one["data"]["test"] == 5
-    assert f"rejected of what was read: {rejected['broken_shard']} broken_shard, " in said
+    assert f"rejected samples: {rejected['broken_shard']} broken_shard, " in said
     (line,) = Path("run/damaged.txt").read_text().splitlines()
     assert line.startswith(f"{folder}/shard-003.tar: ") and one["data"]["damaged"] == other["data"]["damaged"] == 1
     assert counted("run") == counted("straight") == rejected

@@ -82,7 +82,7 @@ def along_directions(rows: Rows) -> list[Claim]:
             "signs",
             "Along positive directions the class's score is convex, along negative ones concave.",
             f"{PAPER}, code's README",
-            f"the mean score of test images bends so along {agree.percent()} of the directions",
+            f"the mean score of test images has this curvature along {agree.percent()} of the directions",
             above(agree, 0.5),
         ),
         Claim(
@@ -95,7 +95,7 @@ def along_directions(rows: Rows) -> list[Claim]:
         ),
         Claim(
             "nothing",
-            "Along directions of nearly no curvature nothing happens to the score (a tenth, or less, of the former).",
+            "Along directions of almost no curvature the score hardly changes (by a tenth of the former, or less).",
             f"{PAPER}; the tenth is ours",
             f"least over most: {ratio.text()}",
             below(ratio, 0.1),
@@ -262,14 +262,14 @@ def in_subspaces(rows: Rows, pairs: int, clean: Estimate, cheap: float, budget: 
         *claims,
         Claim(
             "coupled",
-            "With the dimensions, from most to least curvature, accuracy and the cheapness of attacks rise together.",
+            "Accuracy and cheap attacks increase together with the dimensions, from most to least curvature.",
             f"{PAPER}; the rank correlation is ours",
             f"rank correlation {most.text()}",
             UNDECIDED if np.isnan(most.value) else above(most, 0),
         ),
         Claim(
             "coupled_control",
-            "And that is more than what any growing subspace shows: in random ones they do not rise so.",
+            "This is more than any growing subspace shows: in random subspaces they rise less.",
             "ours",
             f"rank correlation {most.text()} against {random.text()} in random subspaces",
             UNDECIDED if np.isnan(most.value + random.value) else exceeds(most, random),

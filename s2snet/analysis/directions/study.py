@@ -17,7 +17,7 @@ from s2snet.analysis.batched import logits, right
 from s2snet.analysis.bench import Bench
 from s2snet.analysis.claim import FAILS, Claim
 from s2snet.analysis.directions import claims, measures
-from s2snet.analysis.directions.measures import BASES, KINDS, Spans
+from s2snet.analysis.directions.measures import BASES, CURVED, KINDS, Spans
 from s2snet.config.choices import choose
 from s2snet.models.folded import folded
 from s2snet.store import weights
@@ -78,6 +78,11 @@ def run(
     train = _images(bench, model, "train", max(10 * samples * 4, images, perturbations, universals))
     test = _images(bench, model, "test", max(images, measured, attacked))
     counts = _per_class(dimensions, len(bench.classes), train.images[0].numel())
+    pixels = train.images[0].numel()
+    (kept,) = _per_class([int(purifier_share * pixels)], len(bench.classes), pixels)
+    most_directions = {"attacks": perturbations // len(bench.classes), **dict.fromkeys(CURVED, k)}
+    if kept > most_directions.get(purifier_basis, kept):
+        raise _too_few(purifier_share, purifier_basis, kept * len(bench.classes))
     few = test.spread(measured)
     facts: dict[str, Any] = {"model": model, "seed": bench.seed, "train": train.images, "test": test.images}
 
@@ -137,13 +142,8 @@ def run(
         **facts, bases=list(bases), counts=counts, shifts=shifts,
     )  # fmt: skip
 
-    pixels = train.images[0].numel()
-    (kept,) = _per_class([int(purifier_share * pixels)], len(classes), pixels)
-    if not spans.has(purifier_basis, kept):
-        raise ValueError(
-            f"study.directions.purifier_share={purifier_share:g}: basis {purifier_basis} has fewer than "
-            f"{kept * len(classes)} directions; most, least and random have all"
-        )
+    if not spans.has(purifier_basis, kept):  # pairs that did not converge, perturbations that failed
+        raise _too_few(purifier_share, purifier_basis, kept * len(classes))
     purifier = measures.projection(spans.basis(purifier_basis, kept), train.images)
     bench.save_purifier("subspace", purifier, classifier=weights.fingerprint(model), basis=purifier_basis)
     _add_pictures(bench, spans, few, purifier, shifts["shifts"])
@@ -170,6 +170,14 @@ def _check(k: int, bases: Sequence[str], traced: int, basis: str, share: float) 
     for name in ("most", "random"):
         if name not in bases:
             raise ValueError(f"study.directions.bases={list(bases)}: the claims need {name} among them")
+
+
+def _too_few(share: float, basis: str, count: int) -> ValueError:
+    """Return the error for a purifier whose basis has fewer directions than it keeps."""
+    return ValueError(
+        f"study.directions.purifier_share={share:g}: basis {basis} has fewer than {count} directions; most, least and "
+        "random have all"
+    )
 
 
 def _per_class(dimensions: Sequence[int], classes: int, pixels: int) -> list[int]:

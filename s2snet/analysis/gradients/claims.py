@@ -112,13 +112,13 @@ def _parts(estimates: Estimates, objective: str) -> list[Claim]:
             "(1) Behind an S2SNet, gradients of one class are less alike than before, compared with other classes "
             f"{at}.",
             PAPER,
-            f"Mean cosine within a class less that across classes: {compared('class_gap')}.",
+            f"Mean cosine within a class minus that across classes: {compared('class_gap')}.",
             cosine,
             _because(cosine),
         ),
         Claim(
             "probe",
-            f"(2) Behind an S2SNet, a linear probe names the class from the gradient less often {at}.",
+            f"(2) Behind an S2SNet, a linear probe predicts the class from the gradient less often {at}.",
             PAPER,
             f"{compared('probe', share=True)}. With shuffled labels {value('probe_shuffled').percent()}; without "
             f"down-sampling {value('probe_whole').percent()}, bare "
@@ -128,7 +128,8 @@ def _parts(estimates: Estimates, objective: str) -> list[Claim]:
         ),
         Claim(
             "agreement",
-            "(3) The gradient shifts: behind an S2SNet it is more than 60 degrees from the classifier's own.",
+            "(3) The gradient changes direction: behind an S2SNet it is more than 60 degrees from the classifier's "
+            "own.",
             PAPER,
             f"Mean cosine {value('agreement').text()}; of the autoencoder "
             f"{estimates.value(objective, 'autoencoder', 'agreement').text()}. Controls: with another image's gradient "
@@ -138,7 +139,7 @@ def _parts(estimates: Estimates, objective: str) -> list[Claim]:
         ),
         Claim(
             "spectrum",
-            "(4) Behind an S2SNet, the gradient's power lies at higher frequencies.",
+            "(4) Behind an S2SNet, the gradient has higher frequencies.",
             "ours: a reading of `low-level structure`, arXiv 1803.07994",
             f"Mean frequency in cycles per pixel {compared('mean_frequency')}.",
             frequency,
@@ -150,14 +151,14 @@ def _parts(estimates: Estimates, objective: str) -> list[Claim]:
             PAPER,
             f"Rank correlation with Sobel {compared('edges')}. With another image's edges "
             f"{value('edges_stranger').text()}, bare {estimates.value(objective, 'none', 'edges_stranger').text()}; "
-            f"own less other's: change {estimates.change(objective, network, 'edges_above_stranger').text()}.",
+            f"own minus other's: change {estimates.change(objective, network, 'edges_above_stranger').text()}.",
             edges,
             _because(edges),
         ),
         Claim(
             "norms",
             "(6) Vanished gradients are not the explanation: no image without a gradient, no more exact zeros, and "
-            "float32 finds the direction that float64 finds.",
+            "float32 gives the same direction as float64.",
             "ours",
             f"Images with a gradient of zeros {value('all_zero').percent()}; exact zeros "
             f"{compared('zeros', share=True)}; cosine with float64 {value('float64').text()}. log10 of the L2 norm "
@@ -169,8 +170,8 @@ def _parts(estimates: Estimates, objective: str) -> list[Claim]:
 
 OF = {
     "loss_at_label": "the loss at the true label, as attackers take it; it carries the label through the loss itself",
-    "loss_at_prediction": "the loss at the network's own prediction, which is the label wherever that is right",
-    "top_logit": "the highest logit, whose class is the label wherever the prediction is right",
+    "loss_at_prediction": "the loss at the network's own prediction, which is the label if it is correct",
+    "top_logit": "the highest logit, whose class is the label if the prediction is correct",
     "fixed_logit": "the logit of one class for all images, which carries no label",
 }
 NAMES = {"s2snet": "an S2SNet", "unpool_indices": "an S2SNet that unpools by index maps, as the authors' does,"}
@@ -193,7 +194,7 @@ def _whole(estimates: Estimates, objective: str, network: str) -> Claim:
     return Claim(
         f"stripped_{objective}" + ("" if network == "s2snet" else f"_{network}"),
         f"Gradients behind {NAMES[network]} are stripped of class-dependent signal: (1) and (2) fall, (5) rises, (6) "
-        f"is not the explanation. Differentiated is {OF[objective]}.",
+        f"is not the explanation. The quantity differentiated is {OF[objective]}.",
         PAPER,
         "; ".join(f"{part}: {verdict}" for part, verdict in verdicts.items()) + f". Changes: {numbers}.",
         verdict,
@@ -207,7 +208,7 @@ def _nothing_left(estimates: Estimates, objective: str) -> Claim:
     return Claim(
         f"nothing_left_{objective}",
         f"Taken literally: no class signal is left, the probe is at most {100 * NEGLIGIBLE:.0f} points better than "
-        f"with shuffled labels. Differentiated is {OF[objective]}.",
+        f"with shuffled labels. The quantity differentiated is {OF[objective]}.",
         PAPER,
         f"{estimates.value(objective, 's2snet', 'probe').percent()}, with shuffled labels "
         f"{estimates.value(objective, 's2snet', 'probe_shuffled').percent()}; {left.points()} better.",
@@ -222,7 +223,7 @@ def _tuning(estimates: Estimates, objective: str) -> Claim:
     return Claim(
         f"tuning_{objective}",
         "The tuned decoder puts class signal back: (1) and (2) are higher behind the S2SNet than behind the "
-        f"autoencoder before tuning. Differentiated is {OF[objective]}.",
+        f"autoencoder before tuning. The quantity differentiated is {OF[objective]}.",
         "ours",
         f"Class cosine {gap.text()}, probe {probe.points()}.",
         all_of(above(gap), above(probe)),
@@ -236,19 +237,19 @@ def _capacity(tables: Tables) -> list[Claim]:
     return [
         Claim(
             "capacity",
-            "The bottleneck limits nothing by construction: the index maps have room for more bits than the image.",
+            "By construction the bottleneck is no limit: the index maps can hold more bits than the image.",
             "ours, from the authors' released architecture",
-            f"{indices['choices']} choices of two bits are {indices['bits']} bits, beside {image['bits']} of the image "
-            f"at 8 bits a value. The authors' SegNet at 224 x 224: {authors['index'] / 1e6:.2f} beside "
+            f"{indices['choices']} choices of two bits are {indices['bits']} bits, against {image['bits']} of the "
+            f"image at 8 bits a value. The authors' SegNet at 224 x 224: {authors['index'] / 1e6:.2f} against "
             f"{authors['image'] / 1e6:.2f} Mbit.",
             HOLDS if indices["bits"] > image["bits"] else FAILS,
         ),
         Claim(
             "index_entropy",
-            "That room is used: the entropies of the choices, as measured, add up to more bits than the image has.",
+            "That capacity is used: the measured entropies of the choices sum to more bits than the image has.",
             "ours",
             f"{indices['entropy_bits']:.0f} bits, {indices['entropy_each']:.2f} of 2 for each choice (n = "
-            f"{indices['n']} images), beside {image['bits']}. Choices depend on each other: together they carry less.",
+            f"{indices['n']} images), against {image['bits']}. Choices depend on each other: together they carry less.",
             HOLDS if indices["entropy_bits"] > image["bits"] else FAILS,
         ),
     ]
@@ -267,8 +268,8 @@ def _donor(tables: Tables) -> Claim:
     own, random, constant = (_predicted(tables, indices, "code") for indices in ("own", "random", "constant"))
     return Claim(
         "donor",
-        "The class travels in the index maps: given one image's code and the indices of an image of another class, the "
-        "classifier names the class of the indices more often than that of the code.",
+        "The index maps carry the class: given one image's code and the indices of an image of another class, the "
+        "classifier predicts the class of the indices more often than that of the code.",
         "ours",
         f"The indices' class {donor.percent()}, the code's {code.percent()}. The code's with its own indices "
         f"{own.percent()}, with random ones {random.percent()}, with constant ones {constant.percent()}.",
@@ -280,7 +281,7 @@ def _indices_alone(tables: Tables) -> Claim:
     indices, code = _predicted(tables, "mean code", "code"), _predicted(tables, "constant", "code")
     return Claim(
         "indices_alone",
-        "The index maps alone tell the class better than the code alone.",
+        "The index maps alone identify the class better than the code alone.",
         "ours",
         f"Own indices with the mean code of all images {indices.percent()}; own code with constant indices "
         f"{code.percent()}.",
@@ -296,9 +297,9 @@ def _reconstruction(tables: Tables) -> Claim:
     every = ", ".join(f"{unpool} {rows[unpool, 'autoencoder', 'squared_error'].text()}" for unpool in kinds)
     return Claim(
         "unpooling",
-        "Index maps carry detail past the bottleneck: after equal training the autoencoder restores images better with "
-        "them than without.",
+        "Index maps carry detail past the bottleneck: after equal training the autoencoder reconstructs images better "
+        "with them than without.",
         "ours",
-        f"Squared error a pixel of the autoencoder: {every}. Clean accuracy behind the S2SNet: {accuracies}.",
+        f"Squared error per pixel of the autoencoder: {every}. Clean accuracy behind the S2SNet: {accuracies}.",
         exceeds(errors["nearest"], errors["indices"]),
     )

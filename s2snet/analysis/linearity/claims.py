@@ -31,7 +31,7 @@ def pieces(rows: Rows) -> list[Claim]:
         )
         claims.append(
             Claim(
-                f"piecewise linear, beside {control}",
+                f"piecewise linear against {control}",
                 f"Along the sign direction maxout's scores are closer to {STATED} straight pieces than {what} "
                 f"(share of variance left by the best {STATED} lines).",
                 f"{PAPER}, figure 4; the measure is ours",
@@ -53,11 +53,12 @@ def stretches(rows: Rows, reach: float, classes: int) -> list[Claim]:
     return [
         Claim(
             "right only near 0",
-            "Away from the image (offsets of 1 and more, both senses) maxout is right no more often than by chance.",
+            "Away from the image (offsets of 1 and more, in both directions) maxout is right no more often than by "
+            "chance.",
             f"{PAPER}, figure 4; the measure is ours",
             f"right at {far.percent()} of the offsets, chance {100 / classes:.3g} %; with the gradient's sign "
-            f"{up.percent()}, against it {down.percent()}; the right stretch around 0 is {around.text()} wide in the "
-            f"median, of {2 * reach:g}",
+            f"{up.percent()}, against it {down.percent()}; the median width of the right stretch around 0 is "
+            f"{around.text()}, of {2 * reach:g}",
             near,
             "" if near == HOLDS else "the figure shows one image; against the sign the label's own score often rises",
         ),
@@ -65,7 +66,7 @@ def stretches(rows: Rows, reach: float, classes: int) -> list[Claim]:
             "wrong class is stable",
             "One and the same wrong class covers more than half of a side of the line.",
             f"{PAPER}, figure 4; the measure is ours",
-            f"longest stretch of one wrong class {wrong.text()} in the median, a side is {reach:g}",
+            f"median of the longest stretch of one wrong class {wrong.text()}; a side is {reach:g}",
             above(wrong, reach / 2),
         ),
     ]
@@ -99,8 +100,9 @@ def dimension(rows: Rows) -> list[Claim]:
             "of the same images shrinks the weights as pixels are added, because neighbours repeat each other",
         ),
         Claim(
-            "worst case beside random signs",
-            "The worst signs gain on random ones with the square root of the dimension (power 0.4 to 0.6).",
+            "worst case against random signs",
+            "The lead of the worst signs over random ones grows with the square root of the dimension (power 0.4 to "
+            "0.6).",
             "ours",
             f"power {gain.text()}",
             inside(gain, 0.4, 0.6),
@@ -170,21 +172,22 @@ def noise(rows: Rows, steps: Rows, classes: list[str], eps: float) -> list[Claim
     return [
         Claim(
             "noise is taken for a class",
-            "Maxout gives some class more than one half on most N(0, 1) images.",
+            "Maxout gives some class a probability above one half on most N(0, 1) images.",
             f"{PAPER}, appendix",
             f"maxout {errors['maxout'].percent()}; {', '.join(others)}",
             above(errors["maxout"], 0.5),
         ),
         Claim(
             "RBF takes no noise for a class",
-            f"The RBF net gives no class more than one half on N(0, 1) images (less than {100 * NONE:g} % of them).",
+            f"The RBF net gives no class a probability above one half on N(0, 1) images (less than {100 * NONE:g} % of "
+            "them).",
             f"{PAPER}, appendix",
             errors["rbf"].percent(),
             below(errors["rbf"], NONE),
         ),
         Claim(
             "one step from noise to any class",
-            f"One sign step of eps = {eps:g} turns most N(0, 1) images into the class that is wanted (p > 1/2), "
+            f"One sign step of eps = {eps:g} turns most N(0, 1) images into the target class (p > 1/2), "
             "averaged over the classes.",
             f"{PAPER}, appendix (CIFAR-10; mean 75.3 %, worst class 24.7 %)",
             f"mean {100 * mean.value:.1f} % ({100 * mean.low:.1f} to {100 * mean.high:.1f}, n = {mean.n} classes of "

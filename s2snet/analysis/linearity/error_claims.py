@@ -68,7 +68,7 @@ def unsure(rows: Rows, eps: float) -> Claim:
     known = None not in confidence
     return Claim(
         "RBF is unsure when fooled",
-        "Where the step fools it, the RBF net is less confident than maxout is where it is fooled.",
+        "On images that fool it, the RBF net is less confident than maxout on images that fool maxout.",
         f"{PAPER}, section 7",
         f"confidence on mistakes: RBF {texts[0]}, maxout {texts[1]}; errors {estimate(rbf).percent()} and "
         f"{estimate(maxout).percent()}",
@@ -90,7 +90,7 @@ def same_mistakes(rows: Rows, classes: int) -> list[Claim]:
     return [
         Claim(
             "models agree on the wrong class",
-            "Where both are wrong on maxout's FGSM images, softmax regression says maxout's class more often than by "
+            "If both are wrong on maxout's FGSM images, softmax regression predicts maxout's class more often than by "
             "chance.",
             f"{PAPER}, section 8",
             f"same class {texts['s']}; chance {100 * chance:.3g} %",
@@ -98,7 +98,7 @@ def same_mistakes(rows: Rows, classes: int) -> list[Claim]:
         ),
         Claim(
             "linear models agree more",
-            "Softmax regression says maxout's wrong class more often than the RBF net does, where both are wrong.",
+            "If both are wrong, softmax regression predicts maxout's wrong class more often than the RBF net does.",
             f"{PAPER}, section 8",
             f"softmax {texts['s']}, RBF {texts['r']}",
             decide(known and softmax.low > rbf.high, known and softmax.high < rbf.low),
@@ -151,10 +151,10 @@ def noise(pick: Pick) -> list[Claim]:
         claims.append(
             Claim(
                 f"noise is no substitute: {kind}",
-                f"Training on noise, {what}, takes off less than a quarter of the FGSM error that adversarial training "
-                "does.",
+                f"Training on noise, {what}, reduces the FGSM error by less than a quarter of what adversarial "
+                "training does.",
                 f"{PAPER}, section 6; the quarter is ours",
-                f"error {noisy.percent()}, beside {plain.percent()} without and {hard.percent()} with adversarial "
+                f"error {noisy.percent()}, against {plain.percent()} without and {hard.percent()} with adversarial "
                 "training",
                 decide(gain[1] < full[0] / 4, full[0] > 0 and gain[0] > full[1] / 4),
             )
@@ -167,7 +167,8 @@ def transfer(pick: Pick) -> Claim:
     to_new, to_old = pick("adversarial", source="maxout"), pick("maxout", source="adversarial")
     return Claim(
         "transfer to and from the adversarially trained net",
-        "The adversarially trained net errs less on the plain net's FGSM images than the plain net on its.",
+        "The adversarially trained net errs less on the plain net's FGSM images than the plain net on those of the "
+        "adversarially trained one.",
         f"{PAPER}, section 6",
         f"plain to adversarially trained {to_new.percent()}, back {to_old.percent()}",
         exceeds(to_old, to_new),

@@ -13,8 +13,8 @@ from s2snet.analysis.intervals import Estimate, difference, per_image
 PAPER = "arXiv 2011.10794, abstract; measured by our definitions"
 OURS = "ours"
 HOW = {"static": "one mask for all images", "per_class": "a mask per class", "per_input": "a mask found in each image"}
-REMOVED = "what is taken out is missing to the classifier too, and the attack moves to what is left"
-MASKED = "the choice of a mask has no gradient: the exact one is masked, and only the worst case counts"
+REMOVED = "the classifier lacks the removed pixels too, and the attack moves to the others"
+MASKED = "the choice of a mask has no gradient, so the exact gradient is masked and only the worst case counts"
 
 
 class Overlap(NamedTuple):
@@ -73,18 +73,18 @@ def co_location(values: Overlap, q: float, importance: str, attacks: list[str]) 
     return [
         Claim(
             "co_location",
-            "Attacks alter the pixels that the classifier looks at more than chance has it.",
+            "Attacks alter the pixels that the classifier looks at more than by chance.",
             PAPER,
             f"IoU of the two regions ({q:g} of the pixels each; {importance}; {', '.join(attacks)}) "
-            f"{_two_digits(per_image(own))}, less that with random masks of equal area {_two_digits(chance)}; "
+            f"{_two_digits(per_image(own))}, minus that with random masks of equal area {_two_digits(chance)}; "
             f"Spearman {_two_digits(per_image(rank))}",
             above(chance),
         ),
         Claim(
             "co_location_is_the_images_own",
-            "That overlap is the image's own, not one of any two images of the data.",
+            "That overlap is the image's own, not that of any two images.",
             OURS,
-            f"IoU with other images' region of attack {_two_digits(per_image(others))}, the own less that "
+            f"IoU with other images' region of attack {_two_digits(per_image(others))}, own minus that "
             f"{_two_digits(specific)}; Spearman with them {_two_digits(per_image(alike))}",
             above(specific),
         ),
@@ -92,7 +92,7 @@ def co_location(values: Overlap, q: float, importance: str, attacks: list[str]) 
             "agnostic_stands_for_oracle",
             "The attack map that runs no attack finds where the image's attacks go.",
             OURS,
-            f"Spearman with the oracle {_two_digits(per_image(agnostic))}, less that with other images' "
+            f"Spearman with the oracle {_two_digits(per_image(agnostic))}, minus that with other images' "
             f"{_two_digits(spread)}",
             above(spread),
         ),
@@ -119,9 +119,9 @@ def neutralising(values: Neutralised, eps: float, q: float, fill: str, mode: str
     return [
         Claim(
             f"unimportant_{mode}",
-            f"V is unimportant for classification: taking it out ({HOW[mode]}) costs less than taking out I.",
+            f"V is unimportant for classification: removing it ({HOW[mode]}) costs less than removing I.",
             PAPER,
-            f"margin in logits without V less that without I {_two_digits(harm)}, less that without random pixels of "
+            f"margin in logits without V minus that without I {_two_digits(harm)}, minus that without random pixels of "
             f"V's area {_two_digits(spared)}; clean accuracy {per_image(plain['clean']).percent()} with all pixels, "
             f"without V {per_image(clean['V']).percent()}, without I {per_image(clean['I']).percent()}",
             above(harm),
@@ -136,9 +136,9 @@ def neutralising(values: Neutralised, eps: float, q: float, fill: str, mode: str
         ),
         Claim(
             f"better_than_random_{mode}",
-            f"It is V that does it ({HOW[mode]}): taking out as many pixels anywhere helps less.",
+            f"V is the cause ({HOW[mode]}): removing as many random pixels helps less.",
             OURS,
-            f"gray box accuracy without V less that without random pixels {better.percent()}; without random pixels "
+            f"gray box accuracy without V minus that without random pixels {better.percent()}; without random pixels "
             f"{per_image(gray['random']).percent()}, without V moved elsewhere {per_image(gray['shifted']).percent()}",
             above(better),
         ),
@@ -157,7 +157,7 @@ def adaptive(values: Attacked, eps: float, q: float, mode: str) -> Claim:
     )
     return Claim(
         f"adaptive_{mode}",
-        f"Neutralising V ({HOW[mode]}) still helps when the attacker knows of it.",
+        f"Neutralising V ({HOW[mode]}) still helps if the attacker knows of it.",
         OURS,
         f"worst case at L2 {eps:g} {per_image(right['worst_case']).percent()}, undefended {per_image(bare).percent()}, "
         f"difference {gained.percent()}. By attacker: {each}",
@@ -179,14 +179,15 @@ def decisive(values: Attacked, q: float) -> list[Claim]:
             "confined_to_what_is_left",
             "Confined to what V (one mask for all images) leaves, an attack fools fewer images than with every pixel.",
             OURS,
-            f"{per_image(static['confined']).percent()} stand against the confined attack, {per_image(bare).percent()} "
-            f"of the undefended classifier's against the free one, difference {left.percent()}",
+            f"{per_image(static['confined']).percent()} withstand the confined attack, {per_image(bare).percent()} "
+            f"of the undefended classifier the free one, difference {left.percent()}",
             above(left),
             "" if above(left) == HOLDS else REMOVED,
         ),
         Claim(
             "adaptive_better_than_random",
-            "In the worst case, taking out V (one mask for all images) protects better than as many random pixels.",
+            "In the worst case, removing V (one mask for all images) protects better than removing as many random "
+            "pixels.",
             OURS,
             f"worst case without V {per_image(static['worst_case']).percent()}, without random pixels "
             f"{per_image(random['worst_case']).percent()}, difference {better.percent()}",
@@ -194,9 +195,10 @@ def decisive(values: Attacked, q: float) -> list[Claim]:
         ),
         Claim(
             "exact_gradients_tell_all",
-            "With a mask found in each image, the exact gradient, which holds the mask still, finds what others find.",
+            "With a mask found in each image, the exact gradient, which keeps the mask fixed, finds what the others "
+            "find.",
             OURS,
-            f"{masked.percent()} of the images stand against the exact gradient and fall to another attacker",
+            f"{masked.percent()} of the images withstand the exact gradient and are fooled by another attacker",
             exactness(masked),
             MASKED if exactness(masked) == FAILS else "",
         ),

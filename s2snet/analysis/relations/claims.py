@@ -56,7 +56,7 @@ def _evidence(leaders: Leaders) -> str:
             )
         else:
             value, lead = leader.value.percent(), _points(leader.lead)
-            parts.append(f"at {place} {leader.name} {value}, {lead} before {leader.second}")
+            parts.append(f"at {place} {leader.name} {value}, {lead} ahead of {leader.second}")
     text = "; ".join(parts) + "."
     return text[0].upper() + text[1:]
 
@@ -87,7 +87,7 @@ def transfer(leaders: Mapping[str, Leaders], fooled: Mapping[float, np.ndarray],
         ),
         leads(
             "furthest",
-            "One classifier's perturbations travel furthest at each level, distinguishable from the second's.",
+            "One classifier's perturbations transfer best at each level, distinguishable from the second's.",
             furthest,
         ),
     ]
@@ -110,7 +110,7 @@ def two_are_different(easiest: Leaders, furthest: Leaders, setting: Setting) -> 
         "different",
         "Who is easiest to fool is not who fools the others best (in the paper VGG16 and ResNet50).",
         DEFENCE,
-        f"Easiest to fool: {weak or nobody}. Perturbations that travel furthest: {strong or nobody}.",
+        f"Easiest to fool: {weak or nobody}. Perturbations that transfer best: {strong or nobody}.",
         verdict,
         setting.because(verdict),
     )
@@ -131,9 +131,9 @@ def own_examples_fool_most(fooled: Mapping[float, np.ndarray], names: Sequence[s
     verdict = FAILS if against else HOLDS if least.value >= 0 else UNDECIDED
     return Claim(
         "own_first",
-        "No classifier falls more to another's examples than to its own: the attack finds what there is.",
+        "No classifier is fooled more by another's examples than by its own: a control of the attack.",
         "ours",
-        f"Of {len(gaps)} pairs and levels {len(against)} are against it. The least gap, for {judge} at {level:g}: "
+        f"{len(against)} of {len(gaps)} pairs and levels contradict it. The smallest gap, for {judge} at {level:g}: "
         f"{least.percent()} more of its own examples fool it than of {source}'s.",
         verdict,
     )
@@ -174,15 +174,15 @@ def defended(
         ),
         leads(
             "furthest_behind",
-            "Also against judges behind their S2SNets one classifier's perturbations travel furthest.",
+            "Also against judges behind their S2SNets one classifier's perturbations transfer best.",
             leaders["furthest_behind"],
         ),
     ]
 
 
 _DEFENDED = (
-    "An S2SNet in front of the judge takes effect from examples made without it, from its own classifier's (gray box) "
-    "and from the others', at each level."
+    "An S2SNet in front of the judge weakens examples crafted without it, against its own classifier (gray box) and "
+    "against the others, at each level."
 )
 
 
@@ -209,7 +209,7 @@ def orders(
     nmi = rankings.along(plain.resamples, rankings.resampled(information, seed))
     agrees = float((nmi != 0).mean())
     verdict = _sure(agrees) if plain.share >= SURE else UNDECIDED
-    no_order = "" if plain.share >= SURE else " There is no sure order to compare with."
+    no_order = "" if plain.share >= SURE else " There is no certain order to compare with."
     means = sorted(zip(names, information, strict=True), key=lambda pair: -pair[1].mean())
     shares = ", ".join(f"{name} {intervals.mean(row).text()}" for name, row in means)
     return [
@@ -228,7 +228,7 @@ def orders(
         ),
         Claim(
             "information",
-            "The mutual information between an image and what the S2SNets show puts them in the same order.",
+            "The mutual information between an image and its outputs of the S2SNets puts them in the same order.",
             SISTER,
             f"{shares}. The order of these, or its reverse, is the cross matrix's in {100 * agrees:.1f} % of "
             f"{len(plain.resamples)} resamples.{no_order}",
@@ -239,12 +239,12 @@ def orders(
 
 
 _ORDER = (
-    "Who reads whose signal is a total order: of every two classifiers one reads the other's S2SNet better than it is "
-    "read, and no three go in a circle."
+    "Reading each other's signals puts the classifiers in a total order: of every two, one reads the other's S2SNet "
+    "better than it is read, and no three form a cycle."
 )
 _RELATIVE = (
-    "It is one also where a reader's accuracy counts against its accuracy on its own S2SNet, so that a good classifier "
-    "does not come first for being good."
+    "It is an order too if a reader's accuracy is measured relative to that on its own S2SNet, so that a classifier "
+    "does not come first for being accurate."
 )
 
 
@@ -278,7 +278,7 @@ def beyond_chance(tournament: Tournament, count: int) -> Claim:
     small = f" An order of {count} is too likely by chance for this test." if least > 1 - SURE else ""
     return Claim(
         "beyond_chance",
-        "Who reads whose signal is more transitive than a tournament whose outcomes are drawn by lot.",
+        "Reading each other's signals is more transitive than a tournament with random outcomes.",
         "ours",
         f"{100 * tournament.chance:.1f} % of all tournaments of {count} have as few circular triads, "
         f"{100 * least:.1f} % have none; in {100 * unlikely:.1f} % of the resamples at most 5 % have as few.{small}",
@@ -306,9 +306,9 @@ def own_signal_read_best(correct: np.ndarray, names: Sequence[str]) -> Claim:
     verdict = FAILS if against else HOLDS if clear == len(gaps) else UNDECIDED
     return Claim(
         "own_signal",
-        "Each classifier reads its own S2SNet better than any other's: what the decoder learned is its classifier's.",
+        "Each classifier reads its own S2SNet better than any other's: the decoder is specific to its classifier.",
         "ours",
-        f"Clearly so for {clear} of {len(gaps)} pairs, clearly not for {len(against)}. The least gap: {reader} reads "
-        f"its own {_points(least)} better than {signal}'s (n = {least.n}).",
+        f"Clearly so for {clear} of {len(gaps)} pairs, clearly not for {len(against)}. The smallest gap: {reader} "
+        f"reads its own {_points(least)} better than {signal}'s (n = {least.n}).",
         verdict,
     )

@@ -1,4 +1,4 @@
-"""Checks of the attacks against each other: a stronger one finds more, and no weak one finds what they miss."""
+"""Checks of the attacks against each other: a weak attack must not find what the strong ones miss."""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -157,7 +157,7 @@ def random_control(record: Record, defence: dict, measured: dict) -> Iterator[An
 def minimal_vs_budget(record: Record) -> Iterator[Answer]:
     """Minimal attacks and budget attacks agree at the same radius.
 
-    If two ways to measure one number are points apart, one of them has not converged. Warns above two points; fails
+    If two ways to measure one number differ by points, one of them has not converged. Warns above two points; fails
     above five at two radii in the same direction. Needs 200 images.
 
     Remedy: more steps for the kind that finds less; the worst case includes both.

@@ -1,4 +1,4 @@
-"""Checks of the defence itself: whether its answers are consistent and its gradients are correct."""
+"""Checks of the defence: its answers must be consistent, and its gradients correct."""
 
 from collections.abc import Iterator
 
@@ -68,7 +68,7 @@ def output_head(record: Record, defence: dict, measured: dict) -> Iterator[Answe
 
 @reads_probe("head")
 def saturated_logits(record: Record, defence: dict, measured: dict) -> Iterator[Answer]:
-    """The logits are not so far apart that float32 cross-entropy loses its gradient.
+    """The largest logit does not lead by so much that float32 cross-entropy loses its gradient.
 
     If the largest logit leads by more than 16.6, its probability rounds to 1; beyond about 80 the gradient is 0 and an
     attack on plain cross-entropy does not move. Warns if the first happens on over 20 % of the images; fails if the

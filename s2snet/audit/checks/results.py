@@ -1,4 +1,4 @@
-"""Checks of the results: whether the rows, the table and the images are what they claim to be."""
+"""Checks of the results: the rows, the table and the images must be what they claim to be."""
 
 from collections.abc import Iterator
 

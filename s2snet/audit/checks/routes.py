@@ -1,4 +1,4 @@
-"""Checks of the routes: whether the attacker used those that the defence's gradients call for."""
+"""Checks of the routes: the attacker must use those that the defence's gradients call for."""
 
 from collections.abc import Iterator
 

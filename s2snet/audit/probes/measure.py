@@ -18,6 +18,8 @@ from s2snet.audit.probes.passes import random_points
 from s2snet.data import Images
 from s2snet.evaluation import fitted
 from s2snet.evaluation.engine import Engine
+from s2snet.evaluation.job import Job
+from s2snet.evaluation.plan import Plan
 from s2snet.evaluation.schema import USUAL_BUDGET
 from s2snet.evaluation.scores import headline_budget
 from s2snet.models import Defended
@@ -28,7 +30,7 @@ FEW = 16  # images for each probe that takes gradients
 NOISED, ATTACKED, REJUDGED = 64, 200, 64  # images; noise is tried on those that withstood the attacks
 
 
-def measure(job, planned, engine: Engine) -> None:
+def measure(job: Job, planned: Plan, engine: Engine) -> None:
     """Measure every defence of a finished evaluation and write probes.json into its result folder.
 
     Measurements of the same defence, data and radius that the file already holds are kept. `audit=quick` takes about 60
@@ -101,7 +103,7 @@ def quick_probes(
     }
 
 
-def _measured(job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
+def _measured(job: Job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
     """Return the measurements of one defence by probe."""
     defended = engine.defences[name]
     sources = {cell.route: cell.source for cell in _white_box(engine, name)}
@@ -130,7 +132,7 @@ def _measured(job, engine: Engine, name: str, eps: float) -> dict[str, Any]:
     return run_each(defended, probes)
 
 
-def _batch(job, engine: Engine, places: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def _batch(job: Job, engine: Engine, places: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return (images, labels, index) at these places of the data; images and labels on the engine's device."""
     batch = [job.images[place] for place in places]
     shape = (0, *job.images[0][0].shape)
