@@ -15,7 +15,8 @@ from trees import damage, plant
 import s2snet
 from s2snet import api, data, models
 from s2snet.cli.settings import train_settings
-from s2snet.config.recipe import Stage1Recipe, Stage2Recipe
+from s2snet.config.option import check
+from s2snet.config.recipe import Recipes
 from s2snet.models import freeze
 from s2snet.store import weights
 from s2snet.training.stage import Stage
@@ -39,10 +40,8 @@ def purifier(own, **changed):
     )
 
 
-@pytest.mark.parametrize("stage", ["1", "2"])
-def test_the_default_recipes_are_those_of_the_command_line(stage):
-    kind = {"1": Stage1Recipe, "2": Stage2Recipe}[stage]
-    assert kind() == getattr(train_settings(composed("train")).recipes, f"stage{stage}")
+def test_the_default_recipes_are_those_of_the_command_line():
+    assert check(Recipes()) == train_settings(composed("train")).recipes
 
 
 def test_both_stages_leave_weights_and_the_classifier_is_as_it_was(own):
@@ -125,7 +124,7 @@ def test_image_files_of_three_channels_serve_and_damaged_ones_are_skipped(tmp_pa
 
 
 def test_classifiers_share_a_stage_1(own):
-    """What stage 1 leaves serves any number of classifiers, frozen or not, and comes to what a whole call comes to."""
+    """The autoencoder of stage 1 serves several classifiers, frozen or not, with the same result as a whole call."""
     plain = purifier((None, own[1]), output="shared")
     assert not os.path.exists("shared/s2snet")
     before = weights.fingerprint(freeze(plain))
@@ -142,11 +141,11 @@ def one(image) -> list:
     return [(image, 0)] * 20
 
 
-GREY = torch.rand(20, 1, 8, 8)
+GRAY = torch.rand(20, 1, 8, 8)
 
 
 @pytest.mark.parametrize("changed, line", [
-    ({"stage2": {"label": "truth"}}, r"stage2's key=label \(did you mean 'labels'\?\): allowed are "),
+    ({"stage2": {"label": "truth"}}, r"unknown setting stage2.label \(did you mean 'labels'\?\): allowed here are "),
     ({"stage2": {"labels": "clasifier"}}, r"stage2.labels=clasifier \(did you mean 'classifier'\?\)"),
     ({"stage2": {"cache": "memory"}}, "only of images that stay as they are; turn off stage2.shift=2"),
     ({"stage1": {"optimiser": "adm"}}, r"stage1.optimiser=adm \(did you mean 'adam'\?\)"),
@@ -158,14 +157,14 @@ GREY = torch.rand(20, 1, 8, 8)
         {"autoencoder": models.build("segnet_small", widths=[4] * 4, convs=[1] * 4), "options": None, "stage1": None},
         "the autoencoder cannot take images of 1 x 8 x 8",
     ),
-    ({"images": (GREY, torch.arange(20) % 4)}, "the classifier predicts 3 classes; the images have 4"),
-    ({"images": (GREY, torch.full((20,), -1))}, "some images have no label; stage2={'labels': 'classifier'}"),
-    ({"images": (GREY[:0], torch.empty(0))}, "expected at least one image, got none"),
-    ({"images": (GREY * 255, torch.zeros(20).long())}, r"images float32 \[C, H, W\] .*, got values from .* to 2"),
-    ({"images": one(GREY[0].double())}, r"got torch.float64 \[1, 8, 8\]"),
-    ({"images": one((GREY[0] * 255).byte())}, r"got torch.uint8 \[1, 8, 8\]"),
+    ({"images": (GRAY, torch.arange(20) % 4)}, "the classifier predicts 3 classes; the images have 4"),
+    ({"images": (GRAY, torch.full((20,), -1))}, "some images have no label; stage2={'labels': 'classifier'}"),
+    ({"images": (GRAY[:0], torch.empty(0))}, "expected at least one image, got none"),
+    ({"images": (GRAY * 255, torch.zeros(20).long())}, r"images float32 \[C, H, W\] .*, got values from .* to 2"),
+    ({"images": one(GRAY[0].double())}, r"got torch.float64 \[1, 8, 8\]"),
+    ({"images": one((GRAY[0] * 255).byte())}, r"got torch.uint8 \[1, 8, 8\]"),
     ({"images": one(Image.new("L", (8, 8)))}, "got Image"),
-    ({"images": list(GREY)}, r"expected items \(image, label\) in the list, got Tensor"),
+    ({"images": list(GRAY)}, r"expected items \(image, label\) in the list, got Tensor"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line_before_anything_is_trained(own, changed, line):
     changed = dict(changed)

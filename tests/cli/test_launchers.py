@@ -1,4 +1,4 @@
-"""Launchers: submitit really started on this machine, SLURM composed; and what is said where none is asked."""
+"""Launchers: submitit started on this machine, SLURM composed, and the message if a launcher would be ignored."""
 
 import json
 
