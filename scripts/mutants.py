@@ -40,6 +40,9 @@ KILLED, SURVIVED, TIMEOUT, BROKEN, MISSING = "killed", "survived", "timeout", "b
 # Test files and folders, the cheapest first. One that was moved is found by its name.
 BALLS = "attacks/test_balls.py attacks/test_closed_form.py attacks/test_released.py attacks"
 LOSSES = "attacks/test_losses.py attacks/test_closed_form.py attacks"
+CLIMBS = "attacks/test_apgd.py attacks/test_gradients.py attacks/test_uap.py attacks/test_square.py"
+CLIMBS += " attacks/test_options.py attacks/test_closed_form.py attacks/test_peers_findings.py attacks/test_contract.py"
+NEAREST = "attacks/test_minimal.py attacks/test_options.py attacks/test_contract.py attacks/test_peers_findings.py"
 LINES = "evaluation/test_single_lines.py"
 SCORES = f"{LINES} evaluation/test_scores.py evaluation/test_measures.py checks/test_of_record.py"
 REFEREE = f"{LINES} evaluation/test_ledger.py evaluation/test_measures.py evaluation/test_foreign.py"
@@ -176,6 +179,62 @@ MUTANTS = [
         nan_reaches_any_target=("fooled", "finite & (prediction == targets)", "~finite | (prediction == targets)"),
         kappa_is_not_asked_for=("clearly_fooled", ">= kappa) &", ">= 0) &"),
         half_precision_stays_half=("_wide", "logits.float()", "logits"),
+    ),
+    *of(
+        CLIMBS,
+        "attacks",
+        fgsm_leaves_the_box=("fgsm", "ball.project(images + eps", "(images + eps"),
+        pgd_steps_downhill=("pgd", "x + step_size *", "x - step_size *"),
+        pgd_forgets_the_last_iterate=("pgd", "best.see(rows, x, *prober.look(x, rows))", "prober.look(x, rows)"),
+        pgd_restarts_start_alike=("pgd", "near.start(noise, rows, restart,", "near.start(noise, rows, 0,"),
+        mim_gradients_are_not_scaled=("mim", "scaled.to(gradient.dtype)", "gradient"),
+        apgd_never_halves=("apgd", "torch.where(halve, size / 2, size)", "size"),
+        apgd_never_goes_back=("apgd", "torch.where(wide, top_x, x), torch", "x, torch"),
+        apgd_has_one_condition=("apgd", "slow | (~halved & (top <= top_then))", "slow"),
+        apgd_checkpoints_are_even=("_checkpoints", "- 0.03, 0.06", "- 0.0, 0.06"),
+        apgd_first_step_has_momentum=("apgd", "1 - momentum if step else 1.0", "1 - momentum"),
+        apgd_aims_at_the_label=("apgd", ".scatter(1, labels[:, None], -torch.inf).argsort", ".argsort"),
+        square_keeps_what_is_worse=("square", "better = (now > value)", "better = (now < value)"),
+        square_never_shrinks=("_side", "area / 2**halvings", "area"),
+        uap_fooled_images_pull=("uap", "spread(value < cap,", "spread(value < torch.inf,"),
+        uap_steps_do_not_fall=("uap", "length * (1 - step / steps)", "length"),
+        uap_leaves_the_ball=("uap", "delta.clamp(-eps, eps)", "delta"),
+        best_is_by_loss_alone=("Best.see", "(fools & ~before) |", ""),
+        best_takes_the_last_of_equals=("Best.see", "> self.loss[rows]", ">= self.loss[rows]"),
+        nan_gradients_stay=("Prober.backward", "gradient.nan_to_num(0, 0, 0)", "gradient"),
+        draws_are_summed=("Prober.gradient", "(item / self.draws for item in total)", "(item for item in total)"),
+        passes_are_the_batchs=("Prober.answer", "self.passes.forwards[rows.cpu()] += 1", "self.passes.forwards += 1"),
+        models_may_move_the_image=("Prober.answer", "self.model(x.clone())", "self.model(x)"),
+        buffers_are_not_restored=("untouched", "buffer.copy_(value)", "pass"),
+        modes_are_not_restored=("untouched", "module.training = mode", "pass"),
+        gradients_are_not_restored=("untouched", "parameter.grad = grad", "pass"),
+        random_states_are_not_restored=("untouched", "numpy.random.set_state(states[1])", "pass"),
+        radii_of_255_pass=("check", "eps > 1:", "eps > 255:"),
+        restarts_draw_alike=("Noise._draw", "{restart} {draw}", "{draw}"),
+        draws_draw_alike=("Noise._draw", "{restart} {draw}", "{restart}"),
+    ),
+    *of(
+        NEAREST,
+        "nearest",
+        the_farthest_is_kept=("Closest.see", "(length < self.distance[rows])", "(length < torch.inf)"),
+        the_way_back_is_away=("Closest.finish", "torch.where(fools, low, middle)", "torch.where(fools, middle, low)"),
+        no_last_verdict=("Closest.finish", "self.images[rows[~fools]] = self.clean[rows[~fools]]", "pass"),
+        rounding_counts_as_fooling=("Closest.__init__", "2e-5 * prober", "0 * prober"),
+        cw_weight_falls_after_failures=("cw", "between, low * 10)", "between, low / 10)"),
+        cw_forgets_kappa=("cw", "< kappa + 2", "< 0 * kappa + 2"),
+        cw_aborts_at_once=("cw", "lowest <= 0.9999 * before", "lowest <= 0.5 * before"),
+        cw_steps_do_not_fall=("cw", "fall = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2", "fall = 1.0"),
+        ddn_radius_grows_after_success=(
+            "ddn",
+            "(1 - gamma) * radius, (1 + gamma)",
+            "(1 + gamma) * radius, (1 - gamma)",
+        ),
+        fmn_radius_grows_after_success=("fmn", "nearest) * (1 - breath)", "nearest) * (1 + breath)"),
+        deepfool_forgets_its_overshoot=("deepfool", "(1 + overshoot) * -gains", "-gains"),
+        deepfool_goes_to_the_farthest_class=("deepfool", "length.argmin(", "length.argmax("),
+        deepfool_sees_no_walls=("_reach", "range(30)", "range(1)"),
+        lbfgs_weight_falls_after_failures=("lbfgs", "c = low * 10 if", "c = low / 10 if"),
+        lbfgs_leaves_the_box=("lbfgs", "bounds=[(0, 1)] *", "bounds=[(-1, 2)] *"),
     ),
     *of(
         SCORES,
