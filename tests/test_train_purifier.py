@@ -125,7 +125,7 @@ def test_image_files_of_three_channels_serve_and_damaged_ones_are_skipped(tmp_pa
 
 
 def test_classifiers_share_a_stage_1(own):
-    """What stage 1 leaves serves any number of classifiers, frozen or not, and comes to what a whole call comes to."""
+    """The result of stage 1 serves any number of classifiers, frozen or not, as one call of both stages."""
     plain = purifier((None, own[1]), output="shared")
     assert not os.path.exists("shared/s2snet")
     before = weights.fingerprint(freeze(plain))
@@ -142,7 +142,7 @@ def one(image) -> list:
     return [(image, 0)] * 20
 
 
-GREY = torch.rand(20, 1, 8, 8)
+GRAY = torch.rand(20, 1, 8, 8)
 
 
 @pytest.mark.parametrize("changed, line", [
@@ -158,14 +158,14 @@ GREY = torch.rand(20, 1, 8, 8)
         {"autoencoder": models.build("segnet_small", widths=[4] * 4, convs=[1] * 4), "options": None, "stage1": None},
         "the autoencoder cannot take images of 1 x 8 x 8",
     ),
-    ({"images": (GREY, torch.arange(20) % 4)}, "the classifier predicts 3 classes; the images have 4"),
-    ({"images": (GREY, torch.full((20,), -1))}, "some images have no label; stage2={'labels': 'classifier'}"),
-    ({"images": (GREY[:0], torch.empty(0))}, "expected at least one image, got none"),
-    ({"images": (GREY * 255, torch.zeros(20).long())}, r"images float32 \[C, H, W\] .*, got values from .* to 2"),
-    ({"images": one(GREY[0].double())}, r"got torch.float64 \[1, 8, 8\]"),
-    ({"images": one((GREY[0] * 255).byte())}, r"got torch.uint8 \[1, 8, 8\]"),
+    ({"images": (GRAY, torch.arange(20) % 4)}, "the classifier predicts 3 classes; the images have 4"),
+    ({"images": (GRAY, torch.full((20,), -1))}, "some images have no label; stage2={'labels': 'classifier'}"),
+    ({"images": (GRAY[:0], torch.empty(0))}, "expected at least one image, got none"),
+    ({"images": (GRAY * 255, torch.zeros(20).long())}, r"images float32 \[C, H, W\] .*, got values from .* to 2"),
+    ({"images": one(GRAY[0].double())}, r"got torch.float64 \[1, 8, 8\]"),
+    ({"images": one((GRAY[0] * 255).byte())}, r"got torch.uint8 \[1, 8, 8\]"),
     ({"images": one(Image.new("L", (8, 8)))}, "got Image"),
-    ({"images": list(GREY)}, r"expected items \(image, label\) in the list, got Tensor"),
+    ({"images": list(GRAY)}, r"expected items \(image, label\) in the list, got Tensor"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line_before_anything_is_trained(own, changed, line):
     changed = dict(changed)

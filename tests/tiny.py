@@ -80,7 +80,7 @@ def forked(work: Callable[[], object]) -> int:
 
 
 def kill_self() -> None:
-    """What a power cut is to a process: no handler, no `finally`, no flush."""
+    """Kill this process as a power cut would: no handler, no `finally`, no flush."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""study=gradients: its measures in closed form, its rules, and a run on tiny networks that goes on."""
+"""study=gradients: its measures in closed form, its rules, and a run on tiny networks that resumes."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The study `linearity`: what it measures is right where the answer is known, and it runs and goes on on tiny nets."""
+"""The study `linearity`: its measures are correct on known answers, and it runs and resumes on tiny nets."""
 
 import itertools
 import math

@@ -379,7 +379,7 @@ def is_the_line(line: str, expected: str) -> bool:
 
 
 def stands_in(word: str, tiny: str) -> bool:
-    """Whether a word of the command sets what a word of TINY would, or chooses another classifier to set it for."""
+    """Return whether a word of the command sets the same key as a word of TINY, or chooses another classifier."""
     another = tiny.startswith("classifier.") and word.startswith("classifier=")
     return another or word.startswith(tiny.partition("=")[0])
 

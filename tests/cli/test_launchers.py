@@ -1,4 +1,4 @@
-"""Launchers: submitit really started on this machine, SLURM composed; and what is said where none is asked."""
+"""Launchers: submitit really starts on this machine, SLURM composes; and the message if no launcher is used."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The networks that settings name: which weights are taken, what is said of them, what is refused."""
+"""The networks that settings name: the weights taken, the messages about them, and errors."""
 
 import os
 from pathlib import Path
@@ -209,8 +209,8 @@ def test_the_authors_files_serve_stage_2_and_evaluations(trained):
     tuned = weights.load(path)
     assert torch.equal(tuned.encoder.conv11.weight, state["module.encoder.conv11.weight"])
     words = ["defence=[none,autoencoder]", "defence.autoencoder.purifier=authors.pth", "attack=[fgsm]", "images=10"]
-    _, said = evaluate(*words, *few[:1], few[-1], "threat=[gray_box]", "budgets.linf=[8/255]", "output=out")
-    assert any(line.startswith("Stage-1 autoencoder: ") and line.endswith(", authors.pth") for line in said)
+    _, lines = evaluate(*words, *few[:1], few[-1], "threat=[gray_box]", "budgets.linf=[8/255]", "output=out")
+    assert any(line.startswith("Stage-1 autoencoder: ") and line.endswith(", authors.pth") for line in lines)
 
 
 def test_the_authors_file_of_another_width_is_one_line():

@@ -1,4 +1,4 @@
-"""Weights files: what goes in comes out bit for bit, nothing in them is executed, and bad ones are one line."""
+"""Weights files are read as written, bit for bit, execute nothing, and give a one-line error if they are bad."""
 
 import json
 import resource
@@ -100,7 +100,7 @@ def test_one_number_changes_the_fingerprint(key):
 
 
 def test_architecture_is_in_the_fingerprint():
-    """Dropout has no tensors, so only the config tells these two apart; so do the parts of a defended module."""
+    """Dropout has no tensors, so only the config distinguishes these two; so do the parts of a defended module."""
     assert len({weights.fingerprint(build("small_cnn", dropout=share).eval()) for share in (0.0, 0.5)}) == 2
     purifier, classifier = module_of("segnet_small"), module_of()
     parts = [classifier, Defended(None, classifier), Defended(purifier, classifier)]
@@ -206,12 +206,12 @@ REFUSED = [truncated, beheaded, emptied, text, pickled, foreign, nonsense_header
 @pytest.mark.parametrize("spoil", REFUSED, ids=lambda spoil: spoil.__name__)
 def test_files_that_are_no_weights_are_refused_in_one_line(spoil, saved):
     spoil(saved)
-    said = "not one that s2snet wrote" if spoil is foreign else "truncated or not a .safetensors file"
+    message = "not one that s2snet wrote" if spoil is foreign else "truncated or not a .safetensors file"
     for read in (weights.load, weights.read_header):
         with pytest.raises(ValueError) as error:
             read(saved)
         assert str(error.value).startswith(f"{saved}: ")
-        assert said in str(error.value)
+        assert message in str(error.value)
         assert "\n" not in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""Kept codes: what comes out is what went in, and stage 2 trains to the same weights with and without them."""
+"""Cached codes are returned as stored, and stage 2 trains to the same weights with and without them."""
 
 import os
 import shutil
@@ -113,7 +113,7 @@ def test_a_full_disk_is_one_line(code, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory):
-    """Weights of a tiny autoencoder that unpools by indices, beside the classifier of `trained`."""
+    """Weights of a tiny autoencoder that unpools by indices, next to the classifier of `trained`."""
     path = tmp_path_factory.mktemp("indexed") / "autoencoder"
     few = ["recipes.stage1.epochs=1", "recipes.stage1.batch_size=256"]
     return train("stage=1", f"output={path}", "autoencoder.unpool=indices", *few)

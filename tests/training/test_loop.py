@@ -44,7 +44,7 @@ def test_the_header_states_the_accuracy_over_all_test_images(trained):
 
 
 def test_early_stopping_keeps_the_best():
-    """Weights that fall apart after the best epoch: the best are kept, and the run ends `patience` later."""
+    """Weights that diverge after the best epoch: the best are kept, and the run ends `patience` later."""
     path = train(
         "stage=adversarial",
         "output=run",
@@ -106,7 +106,7 @@ def test_two_processes_train_as_one():
 
 
 def test_a_slurm_jobs_tasks_train_together():
-    """Two tasks as srun starts them, in the mode in which a launcher runs a job; SLURM's variables tell them apart."""
+    """Two tasks as srun starts them, in the mode in which a launcher runs a job; SLURM's variables distinguish them."""
     words = [word for word in TINY if not word.startswith("trainer.accelerator")]
     words += ["stage=1", "trainer=ddp_cpu", "output=run", "recipes.stage1.epochs=1", "recipes.stage1.batch_size=128"]
     with socket.socket() as free:
@@ -150,11 +150,11 @@ def test_stage_2_says_which_stage_it_needs(trained, missing, stage, hint):
 
 def test_stage_2_says_which_weights_it_took(trained, capfd):
     train("stage=2", f"runs={trained}", "output=again", "recipes.stage2.epochs=1", "recipes.stage2.batch_size=1293")
-    said = capfd.readouterr().err
+    printed = capfd.readouterr().err
     for run in ("autoencoder-segnet_small", "classifier-small_cnn"):
         path = trained / f"digits/{run}/weights.safetensors"
-        assert f"{run.partition('-')[0]}: {path} (stage" in said
-        assert weights.read_header(path)["fingerprint"][:12] in said
+        assert f"{run.partition('-')[0]}: {path} (stage" in printed
+        assert weights.read_header(path)["fingerprint"][:12] in printed
 
 
 def test_stage_2_refuses_weights_of_another_architecture(trained):

@@ -1,4 +1,4 @@
-"""What all recipes share: accumulation, warm-up, averaged weights, BatchNorm in eval; and what cannot be asked."""
+"""Options of all recipes: accumulation, warm-up, averaged weights, BatchNorm in eval; and errors."""
 
 import csv
 from types import SimpleNamespace

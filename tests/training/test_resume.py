@@ -61,8 +61,8 @@ def test_killed_and_resumed_is_bit_equal(save_every, workers, resumed_from, unin
     killed_at(KILLED_AT, *words)
     assert not os.path.exists("run/weights.safetensors")
     path = train(*words, "ckpt_path=last")
-    said = capfd.readouterr().err
-    assert f"resuming run/checkpoints/last.ckpt: epoch {(resumed_from - 1) // STEPS}, step {resumed_from}" in said
+    printed = capfd.readouterr().err
+    assert f"resuming run/checkpoints/last.ckpt: epoch {(resumed_from - 1) // STEPS}, step {resumed_from}" in printed
     assert same(state(path), uninterrupted[0])
 
 
@@ -91,7 +91,7 @@ def test_same_command_same_bytes_and_resumable(stage, recipe, trained):
 
 
 def test_accumulated_averaged_and_kept_is_bit_equal(trained, capfd):
-    """Killed twice between two batches of one step, the second time in the first step after going on."""
+    """Killed twice between two batches of one step, the second time in the first step after resuming."""
     options = {"batch_size": 128, "accumulate": 2, "ema": 0.9, "cache": "disk", "shift": 0, "warmup": 3, "epochs": 3,
                "labels": "classifier", "save_every": 3}  # fmt: skip
     words = ["stage=2", f"runs={trained}", *(f"recipes.stage2.{key}={value}" for key, value in options.items())]
@@ -159,7 +159,7 @@ def test_folders_and_commands_that_do_not_go_together_are_refused(trained):
 
 
 def test_an_overwriting_run_that_is_interrupted_can_be_resumed(uninterrupted):
-    """What the earlier run left must not pass for this one's."""
+    """Files of an earlier run must not pass for this one's."""
     train(*few("output=run", "seed=7"))
     words = few("output=run")
     killed_at(KILLED_AT, *words, "overwrite=true")
@@ -189,7 +189,7 @@ def test_every_checkpoint_loads_without_executing_anything(trained):
 
 
 def test_a_run_that_is_told_to_end_says_how_it_goes_on_and_is_no_success(capfd):
-    def told():
+    def terminated():
         started = Stage.on_train_batch_start
 
         def start(self, batch, batch_index):
@@ -203,5 +203,5 @@ def test_a_run_that_is_told_to_end_says_how_it_goes_on_and_is_no_success(capfd):
         except SystemExit as ended:
             os._exit(ended.code or 0)
 
-    assert os.waitstatus_to_exitcode(forked(told)) == 128 + signal.SIGTERM
+    assert os.waitstatus_to_exitcode(forked(terminated)) == 128 + signal.SIGTERM
     assert "interrupted; the same command with ckpt_path=last resumes" in capfd.readouterr().err

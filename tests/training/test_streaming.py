@@ -1,4 +1,4 @@
-"""Streams of shards go on exactly where they were: batch by batch, after kill -9, with workers and over ranks."""
+"""Streams of shards resume exactly where they stopped: batch by batch, after kill -9, with workers and over ranks."""
 
 import os
 from dataclasses import replace
@@ -74,7 +74,7 @@ def test_a_buffer_shuffles_and_loses_nothing():
 
 @pytest.mark.parametrize("ranks, workers", [(1, 1), (2, 1), (2, 2), (1, 5)])
 def test_slots_share_all_shards_of_a_pass_without_overlap(folder, ranks, workers):
-    """What all slots read in their pass 0, and in pass 1, is every usable picture once."""
+    """In pass 0, and in pass 1, all slots together read every usable picture once."""
     source = shards(folder)
     for wanted in (0, 1):
         seen = []
@@ -90,7 +90,7 @@ def test_slots_share_all_shards_of_a_pass_without_overlap(folder, ranks, workers
 
 
 def test_ranks_and_workers_are_slots(folder):
-    """What two ranks of one worker read is what two slots read."""
+    """Two ranks of one worker read the same as two slots."""
     source = shards(folder)
     for rank in (0, 1):
         loader = StreamLoader(source, RECIPE, 5, 0)
@@ -143,7 +143,7 @@ def test_passes_and_seeds_differ_and_labels_are_right(folder):
     )
 
 
-# going on
+# resuming
 
 
 @pytest.mark.parametrize("workers, done", [(0, 0), (0, 1), (0, 5), (0, 6), (0, 12), (0, 23), (2, 1), (2, 6), (2, 23)])
@@ -291,7 +291,7 @@ def test_killed_and_resumed_is_bit_equal_and_counts_alike(folder, workers, capfd
     """18 steps; the kill is at 10, the last checkpoint of step 8 in the middle of the second epoch."""
     given = words(folder, f"trainer.workers={workers}")
     straight = train(*given, "output=straight")
-    said = capfd.readouterr().err
+    printed = capfd.readouterr().err
     killed_at(10, *given, "output=run")
     resumed = train(*given, "output=run", "ckpt_path=last")
     assert "resuming run/checkpoints/last.ckpt: epoch 1, step 8" in capfd.readouterr().err
@@ -301,7 +301,7 @@ def test_killed_and_resumed_is_bit_equal_and_counts_alike(folder, workers, capfd
     assert rejected == other["data"]["rejected"]
     assert set(rejected) == {"broken_shard", "duplicate", "small"}
     assert one["data"]["train"] == 24 and one["data"]["test"] == 5
-    assert f"rejected samples: {rejected['broken_shard']} broken_shard, " in said
+    assert f"rejected samples: {rejected['broken_shard']} broken_shard, " in printed
     (line,) = Path("run/damaged.txt").read_text().splitlines()
     assert line.startswith(f"{folder}/shard-003.tar: ") and one["data"]["damaged"] == other["data"]["damaged"] == 1
     assert counted("run") == counted("straight") == rejected
