@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from s2snet import models
 from s2snet.audit import checks
 from s2snet.audit.probes.measure import measure
-from s2snet.config.choices import choose
+from s2snet.config.choices import check_key, choose
 from s2snet.config.evaluation import evaluation_of
 from s2snet.config.networks import Data
 from s2snet.config.option import check
@@ -79,7 +79,7 @@ def train_purifier(
     recipe1, recipe2 = _recipe(Stage1Recipe, "stage1", stage1), _recipe(Stage2Recipe, "stage2", stage2)
     splits = split_validation(_images(images, None), validation_every)
     channels, size = _check_images(splits.train, classifier, recipe2)
-    run = TwoStages(
+    stages = TwoStages(
         output=Path(output),
         splits=splits,
         data=Data(type(splits.train).__name__, {"channels": channels, "size": size}),
@@ -88,13 +88,13 @@ def train_purifier(
     )
     if shared is not None:
         check_input(shared, "the autoencoder", channels, size)
-        return run.finetuned(shared, classifier, recipe2)
+        return stages.finetuned(shared, classifier, recipe2)
     facts = {"channels": channels, "mean": splits.train.mean or (0.5,), "std": splits.train.std or (0.5,)}
     accepted = inspect.signature(models.AUTOENCODERS[autoencoder]).parameters
     facts = {name: value for name, value in facts.items() if name in accepted}
     built = models.build(autoencoder, **{**facts, **(options or {})})
-    plain = run.autoencoder(built.config, recipe1)
-    return plain if classifier is None else run.finetuned(plain, classifier, recipe2)
+    plain = stages.autoencoder(built.config, recipe1)
+    return plain if classifier is None else stages.finetuned(plain, classifier, recipe2)
 
 
 def _kind(module: nn.Module) -> str:
@@ -104,7 +104,7 @@ def _kind(module: nn.Module) -> str:
 def _recipe(kind: type[Recipe], name: str, given: Mapping[str, Any] | None) -> Recipe:
     """Return the default recipe with the given changes, checked."""
     for key in given or {}:
-        choose(f"{name}'s key", key, [item.name for item in dataclasses.fields(kind)])
+        check_key(f"{name}.", key, [item.name for item in dataclasses.fields(kind)])
     return check(kind(**(given or {})), name)
 
 

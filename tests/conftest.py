@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 # One thread for each of pytest-xdist's processes and for theirs; read when the libraries are imported.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import torch
 from tiny import ROOT, train
+
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -40,7 +40,7 @@ def write_tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]], mode: st
 
 
 def pictures(first: int, count: int, labels: int | None = None) -> list[tuple[tarfile.TarInfo, bytes]]:
-    """Members of `count` samples, with labels 0, 1, ... below `labels`, alternately in .cls and .json, or without."""
+    """Members of `count` samples, with labels 0, 1, ... below `labels` alternately in .cls and .json, or without."""
     found = []
     for number in range(first, first + count):
         found.append(member(f"{number:06d}.jpg", jpeg(number)))

@@ -15,7 +15,8 @@ from trees import damage, plant
 import s2snet
 from s2snet import api, data, models
 from s2snet.cli.settings import train_settings
-from s2snet.config.recipe import Stage1Recipe, Stage2Recipe
+from s2snet.config.option import check
+from s2snet.config.recipe import Recipes
 from s2snet.models import freeze
 from s2snet.store import weights
 from s2snet.training.stage import Stage
@@ -39,10 +40,8 @@ def purifier(own, **changed):
     )
 
 
-@pytest.mark.parametrize("stage", ["1", "2"])
-def test_the_default_recipes_are_those_of_the_command_line(stage):
-    kind = {"1": Stage1Recipe, "2": Stage2Recipe}[stage]
-    assert kind() == getattr(train_settings(composed("train")).recipes, f"stage{stage}")
+def test_the_default_recipes_are_those_of_the_command_line():
+    assert check(Recipes()) == train_settings(composed("train")).recipes
 
 
 def test_both_stages_leave_weights_and_the_classifier_is_as_it_was(own):
@@ -125,7 +124,7 @@ def test_image_files_of_three_channels_serve_and_damaged_ones_are_skipped(tmp_pa
 
 
 def test_classifiers_share_a_stage_1(own):
-    """The result of stage 1 serves any number of classifiers, frozen or not, as one call of both stages."""
+    """The autoencoder of stage 1 serves several classifiers, frozen or not, with the same result as a whole call."""
     plain = purifier((None, own[1]), output="shared")
     assert not os.path.exists("shared/s2snet")
     before = weights.fingerprint(freeze(plain))
@@ -146,7 +145,7 @@ GRAY = torch.rand(20, 1, 8, 8)
 
 
 @pytest.mark.parametrize("changed, line", [
-    ({"stage2": {"label": "truth"}}, r"stage2's key=label \(did you mean 'labels'\?\): allowed are "),
+    ({"stage2": {"label": "truth"}}, r"unknown setting stage2.label \(did you mean 'labels'\?\): allowed here are "),
     ({"stage2": {"labels": "clasifier"}}, r"stage2.labels=clasifier \(did you mean 'classifier'\?\)"),
     ({"stage2": {"cache": "memory"}}, "only of images that stay as they are; turn off stage2.shift=2"),
     ({"stage1": {"optimiser": "adm"}}, r"stage1.optimiser=adm \(did you mean 'adam'\?\)"),

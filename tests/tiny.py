@@ -80,7 +80,7 @@ def forked(work: Callable[[], object]) -> int:
 
 
 def kill_self() -> None:
-    """Kill this process as a power cut would: no handler, no `finally`, no flush."""
+    """End this process as a power cut would: no handler, no `finally`, no flush."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

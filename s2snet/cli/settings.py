@@ -14,7 +14,7 @@ from s2snet.cli.conf_dir import conf_dir
 from s2snet.cli.help import settings_help
 from s2snet.cli.messages import BadInput
 from s2snet.config.analysis import AnalyseCommand, Study
-from s2snet.config.choices import nearest
+from s2snet.config.choices import check_key
 from s2snet.config.evaluation import Attack, DefenceChoice, EvaluateCommand
 from s2snet.config.networks import Autoencoder, Classifier, Data
 from s2snet.config.option import check
@@ -57,7 +57,7 @@ def analyse_settings(config: DictConfig) -> AnalyseCommand:
     """Return the checked settings of one analysis."""
     if not config.study:
         known = sorted(path.stem for path in (conf_dir() / "study").glob("*.yaml"))
-        raise BadInput(f"which study? study=NAME, or study=[NAME,NAME]; there are {', '.join(known)}")
+        raise BadInput(f"study=[]: expected study=NAME or study=[NAME,NAME]; allowed are {', '.join(known)}")
     return _command(AnalyseCommand, config)
 
 
@@ -77,13 +77,11 @@ def _command(kind: type[Command], config: DictConfig) -> Command:
 
 
 def _known_keys(node: Any, path: str) -> None:
-    """BadInput for a key that no dataclass has: Hydra lets `+key=value` add it."""
+    """ValueError for a key that no dataclass has: Hydra lets `+key=value` add it."""
     if is_dataclass(node):
         allowed = [item.name for item in fields(node)]
         for key in vars(node):
-            if key not in allowed:
-                hint = nearest(key, allowed)
-                raise BadInput(f"unknown setting {path}{key}{hint}: allowed here are {', '.join(allowed)}")
+            check_key(path, key, allowed)
     for key, value in (vars(node) if is_dataclass(node) else node if isinstance(node, dict) else {}).items():
         _known_keys(value, f"{path}{key}.")
 

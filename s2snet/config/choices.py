@@ -10,6 +10,14 @@ def nearest(word: object, allowed: Iterable[object]) -> str:
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
+def check_key(prefix: str, key: str, allowed: Iterable[str]) -> None:
+    """ValueError, in one line, for a key that is no setting. `prefix` is what comes before it, such as `stage1.`."""
+    allowed = list(allowed)
+    if key not in allowed:
+        hint = nearest(key, allowed)
+        raise ValueError(f"unknown setting {prefix}{key}{hint}: allowed here are {', '.join(allowed)}")
+
+
 def choose(name: str, value: object, allowed: Iterable[object]) -> None:
     """ValueError, in one line, unless the value is one of the allowed."""
     allowed = list(allowed)

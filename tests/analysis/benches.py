@@ -1,4 +1,4 @@
-"""A bench on few small images, without the command line: what the studies' tests begin with."""
+"""A bench on a few small images, without the command line, for the tests of the studies."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from s2snet.store.defences import Defence
 
 
 def splits(count: int = 60, size: int = 8, classes: int = 3, channels: int = 1, seed: int = 0) -> Splits:
-    """Images whose class is where the bright square is, with noise; three splits of `count` images."""
+    """Return images whose class is the position of a bright square, with noise; three splits of `count` images."""
     generator = torch.Generator().manual_seed(seed)
 
     def images(first: int) -> Images:
@@ -28,7 +28,7 @@ def splits(count: int = 60, size: int = 8, classes: int = 3, channels: int = 1, 
 
 
 def bench(study: str, folder: Path, data: Splits, defences: dict[str, nn.Module] | None = None, **more) -> Bench:
-    """A bench of that study; `defences` are Defended modules or classifiers by name."""
+    """Return a bench of a study; `defences` are Defended modules or classifiers by name."""
 
     def find() -> list[Defence]:
         return [

@@ -1,4 +1,4 @@
-"""Estimates: their intervals cover what they should, and their texts say what they are."""
+"""Estimates: the coverage of their intervals, and their texts."""
 
 import numpy as np
 import pytest

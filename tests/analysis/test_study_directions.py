@@ -1,4 +1,4 @@
-"""Directions and subspaces: closed forms on quadratic and linear models, controls, and the study on a tiny network."""
+"""study=directions: closed forms on quadratic and linear models, controls, and a run on a tiny network."""
 
 import json
 
@@ -75,13 +75,13 @@ def zeros(count: int = 8) -> torch.Tensor:
 @pytest.mark.parametrize("h", [0.1, 1.0])
 def test_a_quadratics_directions_and_eigenvalues_are_found_to_a_percent(h):
     model = Quadratic()
-    found = eigenpairs(MeanHessian(model, images(), zeros(), 1, h), k=4, tol=1e-5)
+    actual = eigenpairs(MeanHessian(model, images(), zeros(), 1, h), k=4, tol=1e-5)
     wanted = torch.tensor([5.0, 3.0, -2.0, -4.0])
     for name in ("curvature", "eigenvalues"):
-        torch.testing.assert_close(found[name].float(), wanted, rtol=0.01, atol=0)
+        torch.testing.assert_close(actual[name].float(), wanted, rtol=0.01, atol=0)
     known = model.vectors[:, [VALUES.index(float(value)) for value in wanted]]
-    assert ((found["vectors"].float() * known).sum(dim=0).abs() > 0.9999).all()
-    assert (found["residual"] < 0.01).all()
+    assert ((actual["vectors"].float() * known).sum(dim=0).abs() > 0.9999).all()
+    assert (actual["residual"] < 0.01).all()
 
 
 def test_positive_is_a_convex_score():
@@ -191,8 +191,8 @@ def test_a_universal_perturbation_of_a_linear_model_is_its_normal():
     toward_one = model.weight[1] - model.weight[0]
     wanted = toward_one / toward_one.norm() * 2
     model.bias.copy_(torch.tensor([50.0, 0.0]))  # nobody is fooled, so that everybody pulls
-    found = universal_perturbation(model, images() * 0, zeros(), norm=2.0).flatten()
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    actual = universal_perturbation(model, images() * 0, zeros(), norm=2.0).flatten()
+    torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_confined_attacks_pay_for_what_the_subspace_lacks():

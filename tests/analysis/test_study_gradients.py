@@ -1,4 +1,4 @@
-"""study=gradients: its measures in closed form, its rules, and a run on tiny networks that resumes."""
+"""study=gradients: its measures in closed form, its rules, and a resumable run on tiny networks."""
 
 import math
 
@@ -31,9 +31,9 @@ def alike(per_class: int = 20, classes: int = 3, noise: float = 0.0) -> tuple[to
 
 
 def test_class_gap_is_one_of_orthogonal_classes_and_none_of_noise():
-    found, labels = alike()
+    actual, labels = alike()
     ones = torch.ones(1, len(labels))
-    assert measures.class_gap(found, labels, ones).item() == pytest.approx(1)
+    assert measures.class_gap(actual, labels, ones).item() == pytest.approx(1)
     noise = torch.randn(300, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(300) % 3
     gap = measures.class_gap(noise, labels, torch.ones(1, 300)).item()
@@ -43,19 +43,19 @@ def test_class_gap_is_one_of_orthogonal_classes_and_none_of_noise():
 
 
 def test_class_gap_counts_no_pair_of_an_image_with_itself_and_no_image_without_gradient():
-    found, labels = torch.eye(4).view(4, 1, 2, 2), torch.tensor([0, 0, 1, 1])
+    actual, labels = torch.eye(4).view(4, 1, 2, 2), torch.tensor([0, 0, 1, 1])
     doubled = torch.tensor([[2.0, 1, 1, 1]])
-    assert measures.class_gap(found, labels, doubled).item() == 0
-    found, labels = alike()
-    found[0] = 0
-    assert measures.class_gap(found, labels, torch.ones(1, len(labels))).item() == pytest.approx(1)
+    assert measures.class_gap(actual, labels, doubled).item() == 0
+    actual, labels = alike()
+    actual[0] = 0
+    assert measures.class_gap(actual, labels, torch.ones(1, len(labels))).item() == pytest.approx(1)
 
 
 def test_the_probe_finds_the_class_where_it_is_and_chance_where_it_is_not():
-    found, labels = alike(noise=0.1)
-    small = measures.features(found, 2)
+    actual, labels = alike(noise=0.1)
+    small = measures.features(actual, 2)
     assert np.linalg.norm(small, axis=1) == pytest.approx(np.ones(len(small)))
-    whole, names = measures.features(found, 8), labels.numpy()
+    whole, names = measures.features(actual, 8), labels.numpy()
     assert whole.shape == (60, 16) and measures.probe(whole, names, 5, 0).all()
     assert measures.probe(whole, measures.shuffled(names, 0), 5, 0).mean() < 0.55
     with pytest.raises(ValueError, match=r"folds=30: a class has 20 images"):
@@ -86,8 +86,8 @@ def test_noise_has_power_in_proportion_to_places():
 def test_edges_lie_where_the_image_changes():
     image = torch.zeros(1, 1, 6, 8)
     image[..., 4:] = 1
-    found = measures.edges(image)[0]
-    assert (found[:, [3, 4]] > 0).all() and (np.delete(found, [3, 4], axis=1) == 0).all()
+    actual = measures.edges(image)[0]
+    assert (actual[:, [3, 4]] > 0).all() and (np.delete(actual, [3, 4], axis=1) == 0).all()
 
 
 def test_rank_correlation_is_spearmans():
@@ -126,8 +126,8 @@ def test_objectives_of_a_linear_model(objective):
         for name, which in (("loss_at_label", labels), ("loss_at_prediction", guess))
     }
     expected = of_loss | {"top_logit": weight[guess], "fixed_logit": weight[[0] * 6]}
-    found = batched.gradients(model, images, labels, OBJECTIVES[objective])
-    assert torch.allclose(found.flatten(1), expected[objective], atol=1e-6)
+    actual = batched.gradients(model, images, labels, OBJECTIVES[objective])
+    assert torch.allclose(actual.flatten(1), expected[objective], atol=1e-6)
 
 
 # ------------------------------------------------------------------ index maps
@@ -151,15 +151,15 @@ def segnet(unpool: str = "indices", seed: int = 0) -> models.SegNet:
 def test_capacity_is_what_the_encoder_leaves():
     code = segnet().encode(torch.rand(1, 1, 11, 9))
     rows = measures.capacity((11, 9), (4, 8))
-    assert [row["choices"] for row in rows] == [found.numel() for found in code.indices]
+    assert [row["choices"] for row in rows] == [actual.numel() for actual in code.indices]
 
 
 def test_choices_and_places_are_each_others_inverse():
     code = segnet().encode(torch.rand(3, 1, 11, 9))
-    for found, size in zip(code.indices, code.sizes, strict=True):
-        choices = measures.to_choices(found, size)
+    for actual, size in zip(code.indices, code.sizes, strict=True):
+        choices = measures.to_choices(actual, size)
         assert choices.min() == 0 and choices.max() == 3
-        assert torch.equal(measures.to_indices(choices, size), found)
+        assert torch.equal(measures.to_indices(choices, size), actual)
 
 
 def test_entropy_of_one_two_and_four_places():
@@ -201,8 +201,8 @@ def test_random_and_constant_indices_lie_in_their_windows():
     for kind in ("random", "constant"):
         measures.exchange_indices(purifier, images, images, kind, seed=1)
     for code in seen:
-        for found, size in zip(code.indices, code.sizes, strict=True):
-            assert torch.equal(measures.to_indices(measures.to_choices(found, size), size), found)
+        for actual, size in zip(code.indices, code.sizes, strict=True):
+            assert torch.equal(measures.to_indices(measures.to_choices(actual, size), size), actual)
     random, constant = (measures.to_choices(code.indices[0], code.sizes[0]) for code in seen)
     assert set(random.unique().tolist()) == {0, 1, 2, 3} and (constant == 0).all()
     with pytest.raises(ValueError, match="kind='none': allowed are own"):

@@ -1,4 +1,4 @@
-"""The study `linearity`: its measures are correct on known answers, and it runs and resumes on tiny nets."""
+"""study=linearity: its measures on cases with a known answer, and a resumable run on tiny nets."""
 
 import itertools
 import math
@@ -120,8 +120,8 @@ def test_alpha_weighs_the_clean_cost():
     given, net = sample(), begun()
     attacked = sign_step(net.eval(), given.images, given.labels, 0.25)
     clean, hard = (net.cost(images, given.labels).mean() for images in (given.images, attacked))
-    found = loss(net, given.images, given.labels, Recipe(kind="adversarial", alpha=0.3))
-    assert found.item() == pytest.approx((0.3 * clean + 0.7 * hard).item(), rel=1e-5)
+    actual = loss(net, given.images, given.labels, Recipe(kind="adversarial", alpha=0.3))
+    assert actual.item() == pytest.approx((0.3 * clean + 0.7 * hard).item(), rel=1e-5)
     assert loss(net, given.images, given.labels, Recipe(l1=0.5)).item() == pytest.approx(
         (clean + 0.5 * net.first.weight.abs().sum()).item(), rel=1e-5
     )
@@ -197,10 +197,10 @@ def test_tanh_bends_where_softmax_regression_is_straight():
 def test_stretches_of_a_line_by_hand():
     offsets = np.linspace(-4, 4, 9)
     predictions = np.array([[2, 2, 2, 1, 1, 1, 0, 0, 1], [0] * 9])
-    found = stretches(predictions == 1, predictions, offsets)
-    assert found["right_around_0"].tolist() == [2, 0]
-    assert found["longest_wrong"].tolist() == [2, 8]
-    assert found["right_up"].tolist() == [0.5, 0] and found["right_down"].tolist() == [0.25, 0]
+    actual = stretches(predictions == 1, predictions, offsets)
+    assert actual["right_around_0"].tolist() == [2, 0]
+    assert actual["longest_wrong"].tolist() == [2, 8]
+    assert actual["right_up"].tolist() == [0.5, 0] and actual["right_down"].tolist() == [0.25, 0]
 
 
 # Linear models
@@ -225,15 +225,15 @@ def test_fgsm_training_is_training_on_the_closed_form_and_the_printed_one_is_rig
     _, _, images, signs = signed(60)
     steps = list(measures.train_logistic(images, signs, "fgsm", 0.1, epochs=10, seed=0, batch=20))
     assert len(steps) == 31 and not torch.equal(steps[0][2], steps[-1][2])
-    found = [measures.differences(w, b, images[at], signs[at], 0.1) for _, at, w, b in steps]
-    assert max(row["loss"] for row in found) < 1e-6 and max(row["gradient"] for row in found) < 1e-6
-    assert max(row["printed_plus"] for row in found) < 1e-6 < 1e-3 < found[-1]["printed_minus"]
+    actual = [measures.differences(w, b, images[at], signs[at], 0.1) for _, at, w, b in steps]
+    assert max(row["loss"] for row in actual) < 1e-6 and max(row["gradient"] for row in actual) < 1e-6
+    assert max(row["printed_plus"] for row in actual) < 1e-6 < 1e-3 < actual[-1]["printed_minus"]
 
 
 def test_another_loss_would_not_pass_for_the_closed_form(monkeypatch):
     monkeypatch.setattr(measures, "closed_form_loss", measures.printed_loss)
-    found = measures.differences(*signed(), 0.25)
-    assert found["loss"] > 1e-2 and found["gradient"] > 1e-3
+    actual = measures.differences(*signed(), 0.25)
+    assert actual["loss"] > 1e-2 and actual["gradient"] > 1e-3
 
 
 def test_an_unknown_loss_is_refused():
@@ -244,10 +244,10 @@ def test_an_unknown_loss_is_refused():
 def test_growth_is_what_the_weights_say_and_a_power_is_found():
     images, labels = sample().images, sample().labels
     chosen = labels < 2
-    found = growth(images[chosen], (2 * labels[chosen] - 1).double(), 0.25)
-    assert found["pixels"] == 64
-    assert found["worst"] == pytest.approx(0.25 * 64 * found["weight"])
-    assert found["random"] < found["worst"] < found["random"] * math.sqrt(64) + 1e-9
+    actual = growth(images[chosen], (2 * labels[chosen] - 1).double(), 0.25)
+    assert actual["pixels"] == 64
+    assert actual["worst"] == pytest.approx(0.25 * 64 * actual["weight"])
+    assert actual["random"] < actual["worst"] < actual["random"] * math.sqrt(64) + 1e-9
     assert slope([4, 16, 64], [3 * n**0.7 for n in (4, 16, 64)]) == pytest.approx(0.7)
     assert resize(images, 0.5).shape[-1] == 4 and resize(images, 2).shape[-1] == 16
     assert torch.allclose(resize(images, 0.5).mean(), images.mean())
@@ -261,9 +261,9 @@ def test_agreement_is_counted_over_either_and_over_both():
     first = Fixed(torch.eye(3)[[1, 1, 2, 0]].T)  # wrong on three images
     second = Fixed(torch.eye(3)[[1, 2, 0, 1]].T)  # wrong on the first two, and on the last
     rows = list(agreements({"a": first, "b": second}, images, labels, "a"))
-    found = {(row["first"], row["among"]): (row["same"], row["n"]) for row in rows}
-    assert found["a", "first wrong"] == (pytest.approx(1 / 3), 3) and found["a", "both wrong"] == (0.5, 2)
-    assert found["b", "first wrong"] == (pytest.approx(1 / 3), 3) and found["b", "both wrong"] == (0.5, 2)
+    actual = {(row["first"], row["among"]): (row["same"], row["n"]) for row in rows}
+    assert actual["a", "first wrong"] == (pytest.approx(1 / 3), 3) and actual["a", "both wrong"] == (0.5, 2)
+    assert actual["b", "first wrong"] == (pytest.approx(1 / 3), 3) and actual["b", "both wrong"] == (0.5, 2)
 
 
 def test_judging_says_error_and_confidence_of_all_and_of_mistakes():
@@ -353,10 +353,10 @@ def test_on_the_papers_data_each_figure_is_a_claim(tmp_path):
     place = bench("linearity", tmp_path, splits(size=8))
     place.data = "mnist"
     claims = study.run(place, **TINY | {"epochs": 1})
-    found = [claim for claim in claims if claim.name.startswith("paper: ")]
-    assert {claim.name.removeprefix("paper: ") for claim in found} >= {"softmax", "maxout", "adversarial", "signs"}
-    assert all(claim.because for claim in found if claim.verdict == FAILS)
-    assert "64 pixels" in next(claim.because for claim in found if claim.because)
+    actual = [claim for claim in claims if claim.name.startswith("paper: ")]
+    assert {claim.name.removeprefix("paper: ") for claim in actual} >= {"softmax", "maxout", "adversarial", "signs"}
+    assert all(claim.because for claim in actual if claim.verdict == FAILS)
+    assert "64 pixels" in next(claim.because for claim in actual if claim.because)
 
 
 @pytest.mark.parametrize(

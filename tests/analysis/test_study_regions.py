@@ -1,4 +1,4 @@
-"""The study of regions: maps and attackers in closed form, controls that are none, a run on tiny networks."""
+"""study=regions: maps and attackers in closed form, controls, and a resumable run on tiny networks."""
 
 import dataclasses
 import inspect
@@ -68,8 +68,8 @@ def trained() -> nn.Module:
 
 def test_integrated_gradients_of_a_linear_model_are_its_terms_and_complete():
     model, images, classes = Linear(), pictures(), torch.tensor([0, 1, 2, 0])
-    found = measures.integrated_gradients(model, images, classes, 1)
-    torch.testing.assert_close(found, model.weight[classes] * images)
+    actual = measures.integrated_gradients(model, images, classes, 1)
+    torch.testing.assert_close(actual, model.weight[classes] * images)
 
 
 def test_integrated_gradients_sum_to_the_logits_rise_from_black():
@@ -77,8 +77,8 @@ def test_integrated_gradients_sum_to_the_logits_rise_from_black():
     model = nn.Sequential(nn.Conv2d(2, 5, 3), nn.Softplus(), nn.Flatten(), nn.Linear(80, 3)).requires_grad_(False)
     images, classes = pictures(), torch.tensor([0, 1, 2, 0])
     rise = (model(images) - model(torch.zeros_like(images))).gather(1, classes[:, None]).squeeze(1)
-    found = measures.integrated_gradients(model, images, classes, 64).sum(dim=(1, 2, 3))
-    torch.testing.assert_close(found, rise, rtol=1e-3, atol=1e-4)
+    actual = measures.integrated_gradients(model, images, classes, 64).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(actual, rise, rtol=1e-3, atol=1e-4)
 
 
 def test_occlusion_of_a_linear_model_is_its_terms():
@@ -145,7 +145,7 @@ def test_the_tables_masks_are_the_purifiers(mode):
     known, images = knowledge(classifier), bench("regions", None, splits()).images(8).images
     if mode == "per_input":
         purifier = known.per_input(0.25)
-        maps = tuple(found[:, 0] for found in purifier.maps(images))
+        maps = tuple(actual[:, 0] for actual in purifier.maps(images))
     else:
         purifier, maps = known.static(known.shared(mode, "V", 0.25)), ()
     holes = known.holes(mode, "V", 0.25, images, maps, 0)
@@ -181,14 +181,14 @@ def test_an_attacker_who_sees_the_mask_fixed_sees_what_pgd_on_the_rest_sees():
     known = knowledge(classifier)
     defended = Defended(known.static(known.shared("static", "V", 0.25)), classifier)
     sample = bench("regions", None, splits()).images(6)
-    found = [
+    actual = [
         pgd(
             attackers.ATTACKERS[name].build(defended, sample.images, 0.1),
             sample.images, sample.labels, eps=0.5, norm="l2", steps=3, random_start=False,
         )
         for name in ("recomputed", "fixed", "confined")
     ]  # fmt: skip
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert torch.equal(actual[0], actual[1]) and torch.equal(actual[0], actual[2])
 
 
 def test_attackers_that_say_nothing_of_a_fixed_mask_are_left_out():

@@ -77,14 +77,14 @@ def test_the_smallest_budget_of_a_linear_model_is_its_distance():
     labels = torch.ones(len(images), dtype=torch.int64)
     margin = module(images)[:, 1]
     expected = margin / weight.norm() / images.flatten(1).norm(dim=1)
-    found = measures.budgets(module, images, labels, steps=60)
-    assert found.numpy() == pytest.approx(expected.detach().numpy(), rel=0.02)
+    actual = measures.budgets(module, images, labels, steps=60)
+    assert actual.numpy() == pytest.approx(expected.detach().numpy(), rel=0.02)
 
 
 def test_who_cannot_be_fooled_needs_the_farthest_corner():
     images = torch.full((1, 1, 2, 2), 0.25)
-    found = measures.budgets(linear(torch.full((1, 2, 2), 1e-3), 5.0), images, torch.tensor([1]), steps=3)
-    assert found.item() == pytest.approx(3)
+    actual = measures.budgets(linear(torch.full((1, 2, 2), 1e-3), 5.0), images, torch.tensor([1]), steps=3)
+    assert actual.item() == pytest.approx(3)
 
 
 # ------------------------------------------------------------------ leaders
@@ -106,9 +106,9 @@ def test_a_leader_is_clear_only_where_the_pairs_say_so():
     names, random = ["a", "b", "c"], np.random.default_rng(0)
     scores = random.random((3, 300))
     shifted = scores + np.array([[0.0], [0.5], [0.2]])
-    found = rankings.leader(names, shifted)
-    assert (found.name, found.second, found.clear) == ("b", "c", True)
-    assert found.lead.value == pytest.approx(shifted[1].mean() - shifted[2].mean())
+    actual = rankings.leader(names, shifted)
+    assert (actual.name, actual.second, actual.clear) == ("b", "c", True)
+    assert actual.lead.value == pytest.approx(shifted[1].mean() - shifted[2].mean())
     assert not rankings.leader(names, scores).clear
     lowest = rankings.leader(names, shifted, np.median, lowest=True)
     assert lowest.name == "a" and lowest.lead.value > 0
@@ -123,8 +123,8 @@ STRONG = {
 SETTING = claims.Setting("squares", ("vgg16", "resnet50", "alexnet"), ("v", "r", "a"))
 
 
-def verdicts(found: list) -> dict[str, str]:
-    return {claim.name: claim.verdict for claim in found}
+def verdicts(actual: list) -> dict[str, str]:
+    return {claim.name: claim.verdict for claim in actual}
 
 
 def test_the_papers_claims_hold_where_they_are_so_and_fail_where_it_is_another():
@@ -134,19 +134,19 @@ def test_the_papers_claims_hold_where_they_are_so_and_fail_where_it_is_another()
         ["own_first", "easiest", "furthest", "vgg16_easiest", "resnet50_furthest", "different"], HOLDS
     )
     other = claims.Setting("squares", ("resnet50", "vgg16", "alexnet"), ("v", "r", "a"))
-    found = verdicts(claims.transfer(leaders, STRONG, other))
-    assert (found["vgg16_easiest"], found["resnet50_furthest"]) == (FAILS, FAILS)
+    actual = verdicts(claims.transfer(leaders, STRONG, other))
+    assert (actual["vgg16_easiest"], actual["resnet50_furthest"]) == (FAILS, FAILS)
     elsewhere = claims.Setting("squares", ("mlp", "mlp", "mlp"), ("v", "r", "a"))
     assert "vgg16_easiest" not in verdicts(claims.transfer(leaders, STRONG, elsewhere))
 
 
 def test_leaders_that_change_with_the_level_are_no_leader():
     turned = {0.1: STRONG[0.1], 0.2: STRONG[0.2][::-1, ::-1]}
-    found = verdicts(claims.transfer(rankings.find_leaders(["v", "r", "a"], turned, None), turned, SETTING))
-    assert (found["easiest"], found["vgg16_easiest"], found["different"]) == (FAILS, FAILS, UNDECIDED)
+    actual = verdicts(claims.transfer(rankings.find_leaders(["v", "r", "a"], turned, None), turned, SETTING))
+    assert (actual["easiest"], actual["vgg16_easiest"], actual["different"]) == (FAILS, FAILS, UNDECIDED)
     alike = {0.1: matrix([[1, 0.5, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 1]])}
-    found = verdicts(claims.transfer(rankings.find_leaders(["v", "r", "a"], alike, None), alike, SETTING))
-    assert found["easiest"] == found["furthest"] == UNDECIDED
+    actual = verdicts(claims.transfer(rankings.find_leaders(["v", "r", "a"], alike, None), alike, SETTING))
+    assert actual["easiest"] == actual["furthest"] == UNDECIDED
 
 
 def test_an_attack_that_others_outdo_is_seen():
@@ -157,8 +157,8 @@ def test_an_attack_that_others_outdo_is_seen():
 
 def test_same_leader_of_both_contradicts_the_paper():
     fooled = {0.1: matrix([[1, 0.8, 0.8], [0.9, 1, 0.1], [0.9, 0.1, 1]])}
-    found = verdicts(claims.transfer(rankings.find_leaders(["v", "r", "a"], fooled, None), fooled, SETTING))
-    assert found["different"] == FAILS
+    actual = verdicts(claims.transfer(rankings.find_leaders(["v", "r", "a"], fooled, None), fooled, SETTING))
+    assert actual["different"] == FAILS
 
 
 def test_an_s2snet_that_helps_and_one_that_harms():
@@ -222,8 +222,8 @@ def test_beats_is_who_reads_the_others_signal_better():
 
 
 def test_an_order_in_the_matrix_is_found_and_noise_is_not_taken_for_one():
-    found = rankings.tournament(list("abcd"), cross())
-    assert found.text == "a > b > c > d" and found.is_order and found.share == 1 and found.chance == 24 / 64
+    actual = rankings.tournament(list("abcd"), cross())
+    assert actual.text == "a > b > c > d" and actual.is_order and actual.share == 1 and actual.chance == 24 / 64
     noise = rankings.tournament(list("abcd"), np.random.default_rng(0).random((4, 4, 300)) < 0.9)
     assert noise.share < 0.9
 
@@ -239,12 +239,12 @@ def of_orders(correct: np.ndarray, own: np.ndarray, sizes, information) -> dict[
 def test_claims_of_an_order():
     falling = np.array([[0.9], [0.8], [0.7], [0.6]]) > np.linspace(0, 1, 500)
     information = np.array([[0.1], [0.2], [0.3], [0.4]]) + 0.01 * np.random.default_rng(0).random((4, 50))
-    found = of_orders(cross(), falling, [1, 3, 2, 4], information)
-    assert (found["order"], found["neither"], found["information"]) == (HOLDS, FAILS, HOLDS)
-    assert found["beyond_chance"] == UNDECIDED  # with four an order is too likely
+    actual = of_orders(cross(), falling, [1, 3, 2, 4], information)
+    assert (actual["order"], actual["neither"], actual["information"]) == (HOLDS, FAILS, HOLDS)
+    assert actual["beyond_chance"] == UNDECIDED  # with four an order is too likely
     mixed = falling[[2, 0, 3, 1]]
-    found = of_orders(cross(), mixed, [1, 3, 2, 4], information[[1, 3, 0, 2]])
-    assert (found["neither"], found["information"]) == (HOLDS, FAILS)
+    actual = of_orders(cross(), mixed, [1, 3, 2, 4], information[[1, 3, 0, 2]])
+    assert (actual["neither"], actual["information"]) == (HOLDS, FAILS)
 
 
 def test_a_circle_is_no_order_and_six_in_order_are_beyond_chance():
@@ -307,14 +307,14 @@ def study(tmp_path_factory):
     """(folder, claims) of the study on tiny networks."""
     folder = tmp_path_factory.mktemp("relations")
     place = bench("relations", folder, splits())
-    found = run(place, **TINY)
-    place.finish(found, {"command": "", "options": {}})
-    return folder, found
+    actual = run(place, **TINY)
+    place.finish(actual, {"command": "", "options": {}})
+    return folder, actual
 
 
 def test_the_study_has_its_claims_tables_and_figures(study):
-    folder, found = study
-    assert [claim.name for claim in found] == [
+    folder, actual = study
+    assert [claim.name for claim in actual] == [
         "own_first", "easiest", "furthest", "different", "defended", "easiest_behind", "furthest_behind", "own_signal",
         "order", "order_relative", "beyond_chance", "neither", "information",
     ]  # fmt: skip
@@ -343,12 +343,12 @@ def test_the_stage_1_is_one_and_each_stage_2_its_own(study):
 
 
 def test_a_second_run_makes_nothing_again_and_a_level_more_only_that(study, monkeypatch):
-    folder, found = study
+    folder, actual = study
     before = {path: path.stat().st_mtime_ns for path in (folder / "parts").rglob("*") if path.is_file()}
     levels = []
     crafted = measures.craft
     monkeypatch.setattr(measures, "craft", lambda *given, **more: levels.append(given[4]) or crafted(*given, **more))
-    assert run(bench("relations", folder, splits()), **TINY) == found
+    assert run(bench("relations", folder, splits()), **TINY) == actual
     assert levels == [] and {path: path.stat().st_mtime_ns for path in before} == before
     run(bench("relations", folder, splits()), **{**TINY, "levels": (0.1, 0.2, 0.4)})
     assert levels == [0.2] * 3
@@ -377,7 +377,7 @@ def test_an_interrupted_run_goes_on_to_the_same(study, tmp_path, monkeypatch):
 
 
 def test_networks_with_weights_are_loaded_by_the_bench(tmp_path):
-    """Published weights and a user's own are found by the bench, with channels and classes from the data."""
+    """Published weights and a user's own are loaded by the bench, with channels and classes from the data."""
     asked = []
 
     def find_classifier(classifier):

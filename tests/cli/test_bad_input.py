@@ -287,7 +287,7 @@ TABLE = [  # (script, words, the line; ... stands for anything)
      "threat.transfer.sources=nobody...: ...none"),
     ("evaluate", "trainer.accelerator=gpu runs=kept defence=[none]",
      "trainer.accelerator=gpu: expected a GPU, and torch finds none; use trainer=auto for the CPU"),
-    ("analyse", "runs=kept", "which study? study=NAME, or study=[NAME,NAME]; there are directions, gradients, ..."),
+    ("analyse", "runs=kept", "study=[]: expected study=NAME or study=[NAME,NAME]; allowed are directions, ..."),
     ("analyse", "runs=kept study=[gradient]",
      "study=gradient (did you mean 'gradients'?): allowed are directions, ..."),
     ("analyse", "runs=kept study=[gradients] study.gradients.image=9",
@@ -379,7 +379,7 @@ def is_the_line(line: str, expected: str) -> bool:
 
 
 def stands_in(word: str, tiny: str) -> bool:
-    """Return whether a word of the command sets the same key as a word of TINY, or chooses another classifier."""
+    """Return whether a word of the command replaces a word of TINY: the same key, or another classifier."""
     another = tiny.startswith("classifier.") and word.startswith("classifier=")
     return another or word.startswith(tiny.partition("=")[0])
 

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 import yaml
-from tiny import ROOT, TINY, run_python, run_script
+from tiny import ROOT, TINY, composed, run_python, run_script
 
+from s2snet.cli.help import settings_help
 from s2snet.store import weights
 
 FEW = [f"recipes.{name}.epochs=1" for name in ("classifier", "stage1", "stage2", "adversarial")]
@@ -59,9 +60,22 @@ def test_help_and_config_import_no_torch(script, words):
     assert shown in done.stdout
 
 
-def test_stage_is_a_number_or_a_word():
-    from tiny import composed
+def test_help_explains_settings_and_options_of_choices():
+    """From the dataclasses and from the comments in conf/, with dollars as Hydra's template needs them."""
+    lines = settings_help(composed("train")).splitlines()
+    for line in (
+        "stage: 1 # classifier, 1, 2, adversarial",
+        "  size: 32 # pixels per side, resized from 8",
+        "  channels: $${data.channels}",
+        "    warmup: 0 # steps in which lr rises linearly, before the schedule",
+        "  progress: true # show progress bars",
+        "output: null # this run's folder, instead of the one below `runs`",
+    ):
+        assert line in lines, line
+    assert "    steps: 40" in settings_help(composed("evaluate", "attack=[pgd]")).splitlines()
 
+
+def test_stage_is_a_number_or_a_word():
     from s2snet.cli.settings import train_settings
 
     for word in ("stage=1", "stage='1'", 'stage="1"'):
@@ -70,8 +84,6 @@ def test_stage_is_a_number_or_a_word():
 
 
 def test_budgets_are_fractions_or_numbers():
-    from tiny import composed
-
     from s2snet.cli.settings import evaluate_settings
 
     words = ["budgets.linf=[8/255,0.1,0,8/255]", "budgets.l2=[2,0.5]"]

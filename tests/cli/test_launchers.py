@@ -1,4 +1,4 @@
-"""Launchers: submitit really starts on this machine, SLURM composes; and the message if no launcher is used."""
+"""Launchers: submitit started on this machine, SLURM composed, and the message if a launcher would be ignored."""
 
 import json
 

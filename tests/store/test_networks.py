@@ -1,4 +1,4 @@
-"""The networks that settings name: the weights taken, the messages about them, and errors."""
+"""The networks of a config: which weights are used, what is reported about them, what is refused."""
 
 import os
 from pathlib import Path

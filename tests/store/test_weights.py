@@ -1,4 +1,4 @@
-"""Weights files are read as written, bit for bit, execute nothing, and give a one-line error if they are bad."""
+"""Weights files: modules are restored bit for bit, nothing is executed, and bad files are one line."""
 
 import json
 import resource
@@ -206,12 +206,12 @@ REFUSED = [truncated, beheaded, emptied, text, pickled, foreign, nonsense_header
 @pytest.mark.parametrize("spoil", REFUSED, ids=lambda spoil: spoil.__name__)
 def test_files_that_are_no_weights_are_refused_in_one_line(spoil, saved):
     spoil(saved)
-    message = "not one that s2snet wrote" if spoil is foreign else "truncated or not a .safetensors file"
+    reason = "not one that s2snet wrote" if spoil is foreign else "truncated or not a .safetensors file"
     for read in (weights.load, weights.read_header):
         with pytest.raises(ValueError) as error:
             read(saved)
         assert str(error.value).startswith(f"{saved}: ")
-        assert message in str(error.value)
+        assert reason in str(error.value)
         assert "\n" not in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""Cached codes are returned as stored, and stage 2 trains to the same weights with and without them."""
+"""Kept codes: they are returned unchanged, and stage 2 trains to the same weights with and without them."""
 
 import os
 import shutil

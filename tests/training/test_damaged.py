@@ -76,12 +76,12 @@ def test_where_nothing_is_damaged_nothing_is_said(capfd):
 def test_the_next_image_comes_in_so_that_batches_keep_their_size(torn):
     images = load(torn[0]).train
     recipe = Recipe(shift=2, flip=True)
-    lines: list[str] = []
-    augmented = Augmented(images, recipe, 0, lines.append)
+    printed: list[str] = []
+    augmented = Augmented(images, recipe, 0, printed.append)
     (broken,) = (place for place in range(len(images)) if images.path(place) == torn[1][0])
     assert augmented[(5, broken)][2] == augmented[(5, broken + 1)][2] == int(images.index[broken + 1])
     assert torch.equal(augmented[(5, broken)][0], augmented[(5, broken + 1)][0])
-    assert len(set(lines)) == 1 and lines[0].startswith(f"{torn[1][0]}: ")
+    assert len(set(printed)) == 1 and printed[0].startswith(f"{torn[1][0]}: ")
 
 
 class Noting(Dataset):
@@ -137,11 +137,11 @@ def test_an_evaluation_refuses_them_before_anything_is_crafted(torn, runs, tmp_p
 def test_surrogates_are_fitted_on_what_can_be_read_and_class_names_are_text(torn, runs):
     root, _ = torn
     chosen = ["defence=[autoencoder]", "attack=[fgsm]", "threat=[white_box]", "threat.white_box.routes=[affine]"]
-    folder, lines = evaluate(
+    folder, printed = evaluate(
         f"data.root={root}", "data=imagefolder", f"runs={runs}", "images=1", "output=out", *chosen,
         "threat.white_box.fit_steps=4", "budgets.linf=[8/255]",
     )  # fmt: skip
-    assert any(line.startswith("fitting the affine surrogate") for line in lines)
+    assert any(line.startswith("fitting the affine surrogate") for line in printed)
     html = write_report(folder).read_text()
     assert html.count("<script") == 2 and "alert(1)" in html  # the data and ours
 

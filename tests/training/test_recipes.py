@@ -1,4 +1,4 @@
-"""Options of all recipes: accumulation, warm-up, averaged weights, BatchNorm in eval; and errors."""
+"""The settings that all recipes share: accumulation, warm-up, averaged weights, BatchNorm in eval mode."""
 
 import csv
 from types import SimpleNamespace
@@ -83,7 +83,7 @@ def test_the_average_by_hand():
     module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     stage, trainer = Stage(Recipe(), 0), SimpleNamespace(global_step=0, accumulate_grad_batches=2)
     stage.trained = module
-    average, wanted = moving_average(0.9), None
+    average, expected = moving_average(0.9), None
     average.setup(trainer, stage, "fit")
     torch.manual_seed(0)
     for batch in range(8):
@@ -94,10 +94,10 @@ def test_the_average_by_hand():
         average.on_train_batch_end(trainer, stage, None, None, batch)
         if batch % 2:
             now = module[0].weight.detach().clone()
-            wanted = now if wanted is None else 0.9 * wanted + 0.1 * now
+            expected = now if expected is None else 0.9 * expected + 0.1 * now
     bias, now = module[0].bias.detach().clone(), module[0].weight.detach().clone()
     average.on_validation_epoch_start(trainer, stage)
-    torch.testing.assert_close(module[0].weight.detach(), wanted)
+    torch.testing.assert_close(module[0].weight.detach(), expected)
     assert torch.equal(module[0].bias, bias)
     assert module[1].num_batches_tracked == 8
     average.on_validation_epoch_end(trainer, stage)

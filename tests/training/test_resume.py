@@ -159,7 +159,7 @@ def test_folders_and_commands_that_do_not_go_together_are_refused(trained):
 
 
 def test_an_overwriting_run_that_is_interrupted_can_be_resumed(uninterrupted):
-    """Files of an earlier run must not pass for this one's."""
+    """Files of the earlier run must not pass for those of this one."""
     train(*few("output=run", "seed=7"))
     words = few("output=run")
     killed_at(KILLED_AT, *words, "overwrite=true")

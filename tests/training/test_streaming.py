@@ -1,4 +1,4 @@
-"""Streams of shards resume exactly where they stopped: batch by batch, after kill -9, with workers and over ranks."""
+"""Streams of shards resume exactly where they were: batch by batch, after kill -9, with workers and over ranks."""
 
 import os
 from dataclasses import replace
@@ -74,7 +74,7 @@ def test_a_buffer_shuffles_and_loses_nothing():
 
 @pytest.mark.parametrize("ranks, workers", [(1, 1), (2, 1), (2, 2), (1, 5)])
 def test_slots_share_all_shards_of_a_pass_without_overlap(folder, ranks, workers):
-    """In pass 0, and in pass 1, all slots together read every usable picture once."""
+    """All slots together read every usable picture once in pass 0, and once in pass 1."""
     source = shards(folder)
     for wanted in (0, 1):
         seen = []

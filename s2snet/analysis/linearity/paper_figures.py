@@ -21,7 +21,7 @@ Ours = dict[str, tuple[Estimate, Estimate | None]]  # figure: our estimate, and 
 class Figure:
     """A figure of the paper, a share; a lower bound if `at_least`."""
 
-    says: str
+    text: str
     section: str
     value: float
     at_least: bool = False
@@ -125,7 +125,7 @@ def rows(ours: Ours, within: float) -> Iterator[dict[str, Any]]:
     for key, figure in FIGURES.items():
         if key in ours:
             free, clipped = ours[key]
-            row = {"figure": key, "what": figure.says, "section": figure.section, "paper": figure.value}
+            row = {"figure": key, "what": figure.text, "section": figure.section, "paper": figure.value}
             row |= {"found": free.value, "low": free.low, "high": free.high, "n": free.n}
             row |= {"clipped": clipped and clipped.value, "tolerance": tolerance(figure, within)}
             yield row | {"met": met(figure, free, within)}
@@ -168,7 +168,7 @@ def claim(key: str, ours: Estimate, clipped: Estimate | None, within: float, bec
     verdict = HOLDS if met(figure, ours, within) else FAILS
     return Claim(
         f"paper: {key}",
-        f"{figure.says[0].upper()}{figure.says[1:]} {bound}{100 * figure.value:.3g} %.",
+        f"{figure.text[0].upper()}{figure.text[1:]} {bound}{100 * figure.value:.3g} %.",
         f"{PAPER}, {figure.section}",
         evidence,
         verdict,

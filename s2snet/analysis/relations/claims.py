@@ -61,17 +61,17 @@ def _evidence(leaders: Leaders) -> str:
     return text[0].upper() + text[1:]
 
 
-def leads(name: str, says: str, leaders: Leaders) -> Claim:
+def leads(name: str, sentence: str, leaders: Leaders) -> Claim:
     """Return a claim that holds if one network leads, and fails if two do at different places."""
     verdict = HOLDS if overall(leaders) else FAILS if contradicted(leaders) else UNDECIDED
-    return Claim(name, says, "ours", _evidence(leaders), verdict)
+    return Claim(name, sentence, "ours", _evidence(leaders), verdict)
 
 
-def leads_by_name(name: str, says: str, leaders: Leaders, network: str, setting: Setting) -> Claim:
+def leads_by_name(name: str, sentence: str, leaders: Leaders, network: str, setting: Setting) -> Claim:
     """Return a claim that holds if that network leads, and fails if another one does, or several do."""
     leading = overall(leaders)
     verdict = HOLDS if leading == network else FAILS if leading or contradicted(leaders) else UNDECIDED
-    return Claim(name, says, DEFENCE, _evidence(leaders), verdict, setting.because(verdict))
+    return Claim(name, sentence, DEFENCE, _evidence(leaders), verdict, setting.because(verdict))
 
 
 def transfer(leaders: Mapping[str, Leaders], fooled: Mapping[float, np.ndarray], setting: Setting) -> list[Claim]:
@@ -248,13 +248,13 @@ _RELATIVE = (
 )
 
 
-def is_order(name: str, says: str, tournament: Tournament, n: int, setting: Setting) -> Claim:
+def is_order(name: str, sentence: str, tournament: Tournament, n: int, setting: Setting) -> Claim:
     """Return a claim that holds if 95 % of the bootstrap samples are total orders, and fails if at most 5 % are."""
     verdict = _sure(tournament.share)
     count = len(setting.names)
     return Claim(
         name,
-        says,
+        sentence,
         SISTER if name == "order" else "ours",
         f"{tournament.text}; {tournament.triads:g} circular triads, Kendall's coefficient of consistence "
         f"{tournament.consistence:.2f} (n = {n}). {100 * tournament.share:.1f} % of {len(tournament.resamples)} "
