@@ -19,7 +19,7 @@ CONF = Path(__file__).parents[1] / "conf"
 
 
 class Own(nn.Module):
-    """A classifier of one's own: not made by this project, no config, no header."""
+    """A user's classifier: not built by this project, without config and header."""
 
     def __init__(self):
         super().__init__()

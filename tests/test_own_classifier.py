@@ -51,8 +51,8 @@ def test_all_stages_and_an_evaluation_in_front_of_it(package):
     tuned = train("stage=2", *OWN, *FEW)
     assert str(tuned) == "runs/digits/s2snet-segnet_small-foreign_nets.small.build/weights.safetensors"
     assert weights.read_header(tuned)["classifier"] == header["fingerprint"]
-    folder, said = evaluate(*OWN, *ATTACK, *SHORT, explicit=True)
-    assert f"Undefended classifier: {path}" in said
+    folder, lines = evaluate(*OWN, *ATTACK, *SHORT, explicit=True)
+    assert f"Undefended classifier: {path}" in lines
     assert (folder / "table.csv").read_text().count("s2snet,") >= 3
     with pytest.raises(ValueError, match=r"loading it runs the code 'foreign_nets.small:build'"):
         evaluate(*ATTACK, "classifier.widths=[8,16]", f"defence.none.classifier={path}", explicit=True)
@@ -67,9 +67,9 @@ def test_what_the_target_returns_is_taken_where_nothing_was_trained(package, cap
     train("stage=1", *OWN, *FEW)
     train("stage=2", *given, *FEW)
     assert "classifier: own.pth (stage published, fingerprint " in capfd.readouterr().err
-    _, said = evaluate(*given, *ATTACK, *SHORT, explicit=True)
-    assert "Undefended classifier: own.pth" in said
-    assert not [line for line in said if "tuned to another classifier" in line]
-    _, said = evaluate(*OWN, *ATTACK, *SHORT, explicit=True)
-    assert "Undefended classifier: foreign_nets.small:build as it is built" in said
-    assert [line for line in said if "tuned to another classifier" in line]  # this one's weights are others
+    _, lines = evaluate(*given, *ATTACK, *SHORT, explicit=True)
+    assert "Undefended classifier: own.pth" in lines
+    assert not [line for line in lines if "tuned to another classifier" in line]
+    _, lines = evaluate(*OWN, *ATTACK, *SHORT, explicit=True)
+    assert "Undefended classifier: foreign_nets.small:build as it is built" in lines
+    assert [line for line in lines if "tuned to another classifier" in line]  # this one's weights are others

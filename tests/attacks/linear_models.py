@@ -53,7 +53,7 @@ def problem(classes: int = 2, pixels: int = 49, count: int = 8, seed: int = 0, b
     images = 0.3 + 0.4 * torch.rand(count, pixels, generator=draw)
     if box:
         images[:, ::2] = (images[:, ::2] > 0.5).float()
-    images[:, 1] = 0.5  # a pixel that tells the classes apart by half of what the others do
+    images[:, 1] = 0.5  # a pixel that separates the classes by half as much as the others
     bias = -(weights @ images.mean(dim=0))
     model = Linear(weights, bias)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What attacks are built of: passes to the input and the best iterate."""
+"""The parts of attacks: gradients of the input and the best iterate."""
 
 import pytest
 import torch

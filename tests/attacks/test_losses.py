@@ -1,4 +1,4 @@
-"""What the losses promise: signs, invariances, few classes, and gradients where float32 would have none."""
+"""Properties of the losses: signs, invariances, few classes, and gradients even if float32 would have none."""
 
 import pytest
 import torch

@@ -35,7 +35,7 @@ OPTIONS = {
     "box": "whether images stay in [0, 1]",
     "kappa": "margin that counts as success",
     "cap": "loss above which an image pulls no more",
-    "weight": "first weight of the loss beside the distance",
+    "weight": "first weight of the loss relative to the distance",
     "abort_early": "whether a run that stands still ends",
     "gamma": "share by which the radius changes",
     "eps_start": "first radius",

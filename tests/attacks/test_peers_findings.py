@@ -1,4 +1,4 @@
-"""What went wrong in attack libraries when they were run, held here one by one (numbers of our list)."""
+"""Faults observed in other attack libraries, each tested here (numbers of our list)."""
 
 import numpy
 import pytest
@@ -246,10 +246,10 @@ def test_a_minimal_distance_is_the_same_alone_and_among_others(name, digits):
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_classifier_of_grey_levels_gives_the_same_distances(name):
     model, images, labels = problem(3, 49, count=3, seed=25)
-    grey = Linear(model.weights.detach() / 255, model.bias.detach())
+    scaled_down = Linear(model.weights.detach() / 255, model.bias.detach())
     wanted = {"steps": 40, "searches": 4, "eps": 0.1}
     plain = call(name, model, images, labels, **wanted)
-    scaled = call(name, lambda x: grey(x * 255), images, labels, **wanted)
+    scaled = call(name, lambda x: scaled_down(x * 255), images, labels, **wanted)
     norm = ATTACKS[name].norms[0]
     assert distance(scaled, images, norm).allclose(distance(plain, images, norm), rtol=0.01)
 

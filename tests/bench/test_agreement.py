@@ -1,6 +1,6 @@
 """FGSM, BIM and PGD without a random start walk the same way as those of other libraries (extra `bench`).
 
-Ours gives back the best iterate, the others the last one. So what is compared is the last iterate, taken from
+Ours returns the best iterate, the others the last one. So what is compared is the last iterate, taken from
 what the network was asked: that of every image, whether or not it is also the best. Two things remain:
 
 - Bounds. Ours are rounded inwards, theirs are not: up to 6e-8, far below the 1e-6 asked for.
@@ -10,7 +10,7 @@ what the network was asked: that of every image, whether or not it is also the b
 In L2 a gradient's length counts as well and roundings grow with every step, so that one step is compared, and all steps
 in float64: there all agree. ART's iterated L2 is not: it cuts to the box before it projects onto the ball, ours after.
 
-The images compared are all 60. Where a label leads by more than 16.6 our cross-entropy goes on along its tangent and
+The images compared are all 60. Where a label leads by more than 16.6 our cross-entropy continues along its tangent and
 theirs rounds to zero; none of the 60 leads by more than 12.
 """
 
@@ -126,8 +126,8 @@ def torchattacks(name, network, images, labels, eps):
 def test_last_iterates_agree(library, name, defence, eps, networks, batch, ours_of):
     theirs = library(name, networks[defence], *batch, eps)
     networks[defence].eval()  # some leave the module in another mode
-    apart = (theirs - ours_of(name, defence, eps)).abs().flatten(1).amax(dim=1)
-    share = (apart <= 1e-6).double().mean().item()
+    difference = (theirs - ours_of(name, defence, eps)).abs().flatten(1).amax(dim=1)
+    share = (difference <= 1e-6).double().mean().item()
     assert share >= (1 if eps == RADII[0] else SHARES[defence][STEPS[name]])
 
 
@@ -149,7 +149,7 @@ def test_in_float64_all_images_agree(name, norm, eps, defence, networks, batch):
     network, images, labels = networks[defence].double(), batch[0][::3].double(), batch[1][::3]
     try:
         found = [attack(name, network, images, labels, eps, norm) for attack in (foolbox, ours)]
-        apart = (found[0] - found[1]).abs()
+        difference = (found[0] - found[1]).abs()
     finally:
         network.float()
-    assert apart.max() <= 1e-6
+    assert difference.max() <= 1e-6

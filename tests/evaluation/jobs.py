@@ -123,7 +123,7 @@ def line(folder: Path, **wanted) -> dict:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What an evaluation concludes: all of this is the same for equal runs."""
+    """Return the files with an evaluation's results, which are the same for equal runs."""
     names = ("rows.parquet", "table.csv", "measures.csv", "curves.csv", "samples.safetensors")
     return {name: (folder / name).read_bytes() for name in names}
 
@@ -135,5 +135,5 @@ def timing(folder: Path, kind: str = "crafted") -> list[dict]:
 
 
 def crafted(folder: Path) -> list[tuple[str, int]]:
-    """What was crafted in all runs of this folder."""
+    """Return the crafted chunks of all runs in this folder."""
     return [(entry["crafted"], entry["chunk"]) for entry in timing(folder)]

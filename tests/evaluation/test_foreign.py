@@ -19,7 +19,7 @@ EPS = 0.05
 
 
 def moved(eps: float = EPS, count: int = 20) -> torch.Tensor:
-    """The test images, every pixel nearly `eps` towards or beyond grey: inside the box, just inside the ball."""
+    """The test images, every pixel nearly `eps` towards or beyond gray: inside the box, just inside the ball."""
     images, eps = pictures().images[:count], 0.999 * eps
     return torch.where(images > 0.5, images - eps, images + eps).clamp(0, 1)
 
@@ -74,7 +74,7 @@ def write(name: str, content: bytes):
 
 
 class Thing:
-    """What a pickle may not hold."""
+    """An object that a pickle must not contain."""
 
 
 X = torch.full((3, *SHAPE), 0.5)

@@ -1,4 +1,4 @@
-"""Which adversarial images stay on disk, and that it makes no difference to any number."""
+"""Adversarial images that are kept on disk, which changes no number."""
 
 import pytest
 import torch

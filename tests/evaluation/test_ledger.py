@@ -1,4 +1,4 @@
-"""The ledger's promise: what it gives back is what was put in, or nothing; and the referee's and judge's verdicts."""
+"""The ledger returns exactly what was stored, or nothing; and the verdicts of referee and judge."""
 
 import numpy as np
 import pyarrow as pa

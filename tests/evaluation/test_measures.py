@@ -32,7 +32,7 @@ def value_of(lines: list[dict], measure: str, **wanted):
 
 
 def test_distances_are_means_over_all_images_and_over_the_turned():
-    """Turned are those that are right without an attack: image 3 is wrong as it is."""
+    """Only images that are correct without an attack count as fooled: image 3 is wrong without one."""
     clean = {"correct": [1, 1, 1, 0]}
     group = attacked(
         [0, 1, 0, 0], "a",

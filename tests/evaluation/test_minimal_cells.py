@@ -68,7 +68,7 @@ def test_the_median_distance_is_near_the_linear_classifiers_own(done):
 
 
 def test_a_failed_image_is_right_at_every_budget_and_infinitely_far(monkeypatch):
-    """Of 18 images that are right without an attack 10 stay so: more than half, so there is no median."""
+    """Of 18 images that are correct without an attack, 10 stay correct: more than half, so there is no median."""
 
     def lazy(model, images, labels, *, norm="l2", noise=None, targets=None, leave_early=False, passes=None):
         if noise is None or noise.indices is None:  # asked about its options, or its passes

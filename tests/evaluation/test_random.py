@@ -75,7 +75,7 @@ def test_nobody_leaves_a_defence_that_draws(noisy):
     assert passes == {
         "exact": {(4, 3)},
         "identity": {(4, 3)},
-        "smoothed": {(4 + 3 * draws, 3 * draws)},  # each backward is so many of the network
+        "smoothed": {(4 + 3 * draws, 3 * draws)},  # each backward pass is that many of the network's
         "eot": {(4 * draws, 3 * draws)},
     }
 

@@ -40,7 +40,7 @@ def by_itself(*words, folder):
 
 @pytest.mark.parametrize("start", [by_itself, by_torchrun])
 def test_two_processes_write_what_one_writes(start, alone, tmp_path):
-    """From nothing, and going on with what one process did of it."""
+    """Run from the start, and resume what one process began."""
     there = []
     if start is by_torchrun:
         there = timing(evaluate(*WORDS, "images=12")[0])
@@ -77,17 +77,17 @@ def test_every_piece_has_one_rank_and_no_rank_more_than_its_share(world, count, 
     assert set(owner) == set(itertools.product(range(len(sizes)), range(len(CELLS))))
     assert set(owner.values()) <= set(range(world))
     assert shares(CELLS, sizes, world, COSTS) == owner
-    # passes, as a measure of its own: nobody has more than the mean and the dearest piece twice over
-    dear = {piece: sizes[piece[0]] * (1 + sum(vars(COSTS.of(CELLS[piece[1]])).values())) * 5 for piece in owner}
-    load = [sum(cost for piece, cost in dear.items() if owner[piece] == rank) for rank in range(world)]
-    assert max(load) <= 2 * (sum(load) / world + max(dear.values()))
+    # passes, as a measure of its own: no rank has more than twice the mean plus the most expensive piece
+    cost_of = {piece: sizes[piece[0]] * (1 + sum(vars(COSTS.of(CELLS[piece[1]])).values())) * 5 for piece in owner}
+    load = [sum(cost for piece, cost in cost_of.items() if owner[piece] == rank) for rank in range(world)]
+    assert max(load) <= 2 * (sum(load) / world + max(cost_of.values()))
 
 
-def test_as_many_ranks_as_dear_pieces_get_one_each():
+def test_as_many_ranks_as_expensive_pieces_get_one_each():
     """40 steps weigh more than all of one step together."""
-    dear = {place for place, cell in enumerate(CELLS) if cell.attack == "pgd"}
-    owner = shares(CELLS, [8], len(dear), COSTS)
-    assert len({owner[0, place] for place in dear}) == len(dear) == 3
+    expensive = {place for place, cell in enumerate(CELLS) if cell.attack == "pgd"}
+    owner = shares(CELLS, [8], len(expensive), COSTS)
+    assert len({owner[0, place] for place in expensive}) == len(expensive) == 3
 
 
 @pytest.mark.parametrize(

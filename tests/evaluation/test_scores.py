@@ -259,12 +259,12 @@ def test_headline_takes_the_line_that_speaks_for_a_threat():
     clean = {"correct": [1, 1]}
     gray = attacked([1, 1], "g", threat="gray_box")
     white = [attacked([0, 1], "a"), attacked([1, 1], "b", route="identity")]
-    speaking = headline(table(rows_of(clean, gray, *white), [cell_of(group) for group in (gray, *white)]))
-    assert set(speaking) == {
+    lines = headline(table(rows_of(clean, gray, *white), [cell_of(group) for group in (gray, *white)]))
+    assert set(lines) == {
         ("none", CLEAN, "", 0.0),
         ("none", "gray_box", "linf", EPS),
         ("none", "white_box", "linf", EPS),
         ("none", WORST_CASE, "linf", EPS),
     }
-    assert speaking["none", "gray_box", "linf", EPS]["attack"] == "pgd"
-    assert speaking["none", "white_box", "linf", EPS]["attack"] == WORST_CASE
+    assert lines["none", "gray_box", "linf", EPS]["attack"] == "pgd"
+    assert lines["none", "white_box", "linf", EPS]["attack"] == WORST_CASE

@@ -57,7 +57,7 @@ FACTS = {
 
 
 def preimage_of(output: str, **changed) -> dict:
-    """What the key of the one attacked cell of a small evaluation is made of; its folder has that key as name."""
+    """Return the preimage of the key of a small evaluation's only attacked cell; its folder has that key as name."""
     given = {"count": 4, "defences": [defence("none")], "threats": white_box(), "attacks": {"pgd": {"steps": 1}}}
     folder, _ = evaluated(output, **(given | {"samples": 0} | changed))
     (path,) = folder.glob("ledger/crafted/*/cell.json")

@@ -62,7 +62,7 @@ def leaves(code) -> list:
 
 @pytest.mark.parametrize("name", AUTOENCODERS)
 def test_autoencoders_can_be_trained_in_two_stages(name):
-    """What s2snet/models/__init__.py asks of them."""
+    """They fulfil the contract in s2snet/models/__init__.py."""
     module, images = small(name), torch.rand(2, 1, 16, 16)
     code = module.encode(images)
     assert torch.equal(module.decode(code), module(images))
@@ -80,7 +80,7 @@ def test_autoencoders_can_be_trained_in_two_stages(name):
 
 @pytest.mark.parametrize("name", PURIFIERS)
 def test_soft_purifiers_give_the_same_images(name):
-    """What s2snet/models/__init__.py asks of `softens` and `soft`."""
+    """`softens` and `soft` fulfil the contract in s2snet/models/__init__.py."""
     module, images = small(name, **SOFT.get(name, {})), torch.rand(2, 1, 32, 32)
     assert getattr(module, "softens", False) == hasattr(module, "soft")
     if hasattr(module, "soft"):

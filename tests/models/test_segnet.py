@@ -29,7 +29,7 @@ def parameters(module) -> int:
 
 
 def noisy(segnet: SegNet, seed: int = 0) -> SegNet:
-    """The same network with every weight and running statistic drawn anew, variances positive."""
+    """The same network with every weight and running statistic drawn again, variances positive."""
     draw = torch.Generator().manual_seed(seed)
     for key, tensor in segnet.state_dict().items():
         if key.endswith("running_var"):
@@ -141,7 +141,7 @@ def test_bad_options_are_one_line(options, line):
 
 
 def test_normalisation_is_undone():
-    """A decoder that hands its encoder's input on: what comes out is the image, in [0, 1] units."""
+    """A decoder that passes its encoder's input on: it returns the image, in [0, 1] units."""
     segnet = SegNet(widths=(2,), convs=(1,), mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.3)).eval()
     images = torch.rand(2, 3, 4, 4)
     seen = []

@@ -67,11 +67,11 @@ def test_it_stands_in_the_table_with_its_worst_case(tmp_path):
         "threat.white_box.fit_steps=5",
         f"output={tmp_path / 'result'}",
     )
-    folder, said = evaluate(*FEW, *given, explicit=True)
+    folder, messages = evaluate(*FEW, *given, explicit=True)
     lines = [line for line in read_table(folder / "table.csv") if line["defence"] == "subspace"]
     assert {line["threat"] for line in lines} >= {"clean", "gray_box", "white_box", "worst_case"}
     assert {line["route"] for line in lines} >= {"exact", "identity", "learned", "affine"}
-    assert any("tuned to another classifier" in line for line in said)
+    assert any("tuned to another classifier" in line for line in messages)
 
 
 def test_a_missing_file_names_the_command_that_makes_it():
