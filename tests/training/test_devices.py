@@ -90,8 +90,8 @@ def test_batch_norm_is_synchronised_over_gpus_with_small_batches():
 
 
 def test_what_a_cpu_cannot_do_is_one_line():
-    with pytest.raises(ValueError, match=r"trainer.sync_batchnorm=true: needs GPUs; on the CPU take auto or false"):
+    with pytest.raises(ValueError, match=r"trainer.sync_batchnorm=true: needs GPUs; on the CPU use auto or false"):
         asked(accelerator="cpu", sync="true")
-    with pytest.raises(ValueError, match=r"trainer.precision=16-mixed: needs a GPU; on the CPU take bf16-mixed"):
+    with pytest.raises(ValueError, match=r"trainer.precision=16-mixed: needs a GPU; on the CPU use bf16-mixed"):
         asked(accelerator="cpu", precision="16-mixed")
     assert not asked(accelerator="cpu", precision="bf16-mixed")
