@@ -37,14 +37,16 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "s2snet"
 KILLED, SURVIVED, TIMEOUT, BROKEN, MISSING = "killed", "survived", "timeout", "broken", "missing"
 
-# Test files and folders, the cheapest first. One that was moved is found by its name.
+# Test files and folders, the cheapest first. A file that was moved is found by its name. If a file or a folder was
+# renamed, both names are listed: one that is not there is left out.
 BALLS = "attacks/test_balls.py attacks/test_closed_form.py attacks/test_released.py attacks"
 LOSSES = "attacks/test_losses.py attacks/test_closed_form.py attacks"
 CLIMBS = "attacks/test_apgd.py attacks/test_gradients.py attacks/test_uap.py attacks/test_square.py"
 CLIMBS += " attacks/test_options.py attacks/test_closed_form.py attacks/test_peers_findings.py attacks/test_contract.py"
 NEAREST = "attacks/test_minimal.py attacks/test_options.py attacks/test_contract.py attacks/test_peers_findings.py"
 LINES = "evaluation/test_single_lines.py"
-SCORES = f"{LINES} evaluation/test_scores.py evaluation/test_measures.py checks/test_of_record.py"
+RESULT_CHECKS = "checks/test_of_record.py audit/test_result_checks.py"
+SCORES = f"{LINES} evaluation/test_scores.py evaluation/test_measures.py {RESULT_CHECKS}"
 REFEREE = f"{LINES} evaluation/test_ledger.py evaluation/test_measures.py evaluation/test_foreign.py"
 REFEREE += " evaluation/test_evaluation.py"
 LEDGER = "test_atomic_io.py evaluation/test_ledger.py evaluation/test_keep.py evaluation/test_ranks.py"
@@ -59,10 +61,11 @@ ENGINE = (
     "evaluation/test_keep.py evaluation/test_evaluation.py evaluation/test_targets.py evaluation/test_random.py "
     "evaluation/test_ranks.py evaluation/test_foreign.py evaluation/test_threats.py"
 )
-OF_RECORD = "checks/test_of_record.py test_audit.py checks"
-OF_ATTACKS = "checks/test_of_attacks.py test_audit.py checks"
-OF_GRADIENTS = "checks/test_of_gradients.py test_audit.py checks"
-OF_ROUTES = "test_audit.py checks"
+AUDIT = "audit/test_audit.py checks audit"
+OF_RECORD = f"{RESULT_CHECKS} {AUDIT}"
+OF_ATTACKS = f"checks/test_of_attacks.py audit/test_attack_checks.py {AUDIT}"
+OF_GRADIENTS = f"checks/test_of_gradients.py audit/test_defence_checks.py {AUDIT}"
+OF_ROUTES = AUDIT
 
 
 @dataclass(frozen=True)
@@ -265,9 +268,16 @@ MUTANTS = [
         most_images_of_the_seeds=("Scores._line", 'n = min(outcome["n"]', 'n = max(outcome["n"]'),
         spread_of_one_seed_is_none=("Scores._line", "max(shares) - min(shares)", "max(shares) + min(shares)"),
         success_over_all_images=(
-            "Scores._line",
-            'fine["seen"] & outcome["seen"] & fine["right"]',
-            'fine["seen"] & outcome["seen"]',
+            (
+                "Scores._line",
+                'fine["seen"] & outcome["seen"] & fine["right"]',
+                'fine["seen"] & outcome["seen"]',
+            ),
+            (
+                "Scores._line",
+                'unattacked["seen"] & outcome["seen"] & unattacked["right"]',
+                'unattacked["seen"] & outcome["seen"]',
+            ),
         ),
         success_is_what_withstood=("Scores._line", '~outcome["right"]', 'outcome["right"]'),
         seeds_share_their_cells=("Scores._of", "part.seed in (seed, EVERY_SEED)", "True"),
@@ -326,27 +336,48 @@ MUTANTS = [
                 "eight_bits",
             )
         },
-        version_is_not_the_attacks=("plan", '"version": attack.version', '"version": 1'),
+        version_is_not_the_attacks=(
+            ("plan", '"version": attack.version', '"version": 1'),
+            ("_crafted", '"version": function.version', '"version": 1'),
+        ),
         key_depends_on_the_order=("key_of", "sort_keys=True", "sort_keys=False"),
-        random_sources_leave_early=("plan", "and not random", "and True"),
+        random_sources_leave_early=(
+            ("plan", "and not random", "and True"),
+            ("_source", "and not facts.random(module)", "and True"),
+        ),
         several_judges_leave_early=(
-            "plan",
-            "all(other.sole_judge for other in group)",
-            "any(other.sole_judge for other in group)",
+            (
+                "plan",
+                "all(other.sole_judge for other in group)",
+                "any(other.sole_judge for other in group)",
+            ),
+            ("_source", "all(other.sole_judge for other in group)", "any(other.sole_judge for other in group)"),
         ),
-        random_starts_need_no_seeds=("_draws_random_numbers", "return bool(starts or", "return bool("),
+        random_starts_need_no_seeds=(
+            ("_draws_random_numbers", "return bool(starts or", "return bool("),
+            ("PlannedAttack.draws_random_numbers", "return bool(starts or", "return bool("),
+        ),
         eot_takes_the_attacks_own_draws=(
-            "plan",
-            'max(attempt.options["draws"], chosen.get("draws", 1))',
-            'chosen.get("draws", 1)',
+            (
+                "plan",
+                'max(attempt.options["draws"], chosen.get("draws", 1))',
+                'chosen.get("draws", 1)',
+            ),
+            ("_crafted", 'max(source.attempt.options["draws"], options.get("draws", 1))', 'options.get("draws", 1)'),
         ),
-        minimal_attacks_run_at_each_radius=("plan", "[None] if attack.minimal else radii", "radii"),
+        minimal_attacks_run_at_each_radius=(
+            ("plan", "[None] if attack.minimal else radii", "radii"),
+            ("_crafted", "[None] if function.minimal else radii", "radii"),
+        ),
         fast_copies_are_not_told_apart=(
             "_differs",
             "return copy.classifier is not module.classifier or",
             "return False and",
         ),
-        unknown_options_are_taken=("options", "if option not in known:", "if not option:"),
+        unknown_options_are_taken=(
+            ("options", "if option not in known:", "if not option:"),
+            ("planned_attack", "if option not in known:", "if not option:"),
+        ),
     ),
     *of(
         LEDGER,
@@ -382,12 +413,18 @@ MUTANTS = [
         failures_are_never_forgotten=("Ledger.forget_failures", "path.unlink()", "pass"),
         one_failure_a_cell=("Ledger.keep_failure", 'f"{key}.{chunk:05d}.json"', 'f"{key}.{0:05d}.json"'),
         files_are_written_in_place=(
-            "make_whole",
-            "try: write(beside)",
-            "try:\n        write(path)\n        write(beside)",
+            (
+                "make_whole",
+                "try: write(beside)",
+                "try:\n        write(path)\n        write(beside)",
+            ),
+            ("make_whole", "try: write(temporary)", "try:\n        write(path)\n        write(temporary)"),
         ),
-        files_are_not_synced=("make_whole", "_sync(beside)", "pass"),
-        a_full_disk_leaves_parts=("make_whole", "beside.unlink(missing_ok=True)", "pass"),
+        files_are_not_synced=(("make_whole", "_sync(beside)", "pass"), ("make_whole", "_sync(temporary)", "pass")),
+        a_full_disk_leaves_parts=(
+            ("make_whole", "beside.unlink(missing_ok=True)", "pass"),
+            ("make_whole", "temporary.unlink(missing_ok=True)", "pass"),
+        ),
     ),
     *of(
         ENGINE,
@@ -402,24 +439,46 @@ MUTANTS = [
         ),
         ranks_do_all_work=("Engine.run", "if owner[number, place] == self.ranks.rank", "if True"),
         failed_cells_are_done=("Engine.conclude", "if failed:", "if not self.cells:"),
-        shorter_chunks_count_as_done=("Engine._judged", "len(rows) >= wanted", "len(rows) >= 0"),
-        longer_chunks_give_more_rows=("Engine._judged", "rows.slice(0, wanted)", "rows"),
+        shorter_chunks_count_as_done=(
+            ("Engine._judged", "len(rows) >= wanted", "len(rows) >= 0"),
+            ("Engine._judged", "len(rows) >= expected", "len(rows) >= 0"),
+        ),
+        longer_chunks_give_more_rows=(
+            ("Engine._judged", "rows.slice(0, wanted)", "rows"),
+            ("Engine._judged", "rows.slice(0, expected)", "rows"),
+        ),
         what_the_referee_refuses_is_kept=(
-            "Engine._crafted",
-            "if not ruling.ok: self.ledger.keep_failure(cell.key, chunk.number, ruling.reason) return None",
-            "pass",
+            (
+                "Engine._crafted",
+                "if not ruling.ok: self.ledger.keep_failure(cell.key, chunk.number, ruling.reason) return None",
+                "pass",
+            ),
+            (
+                "Engine._craft",
+                "if not ruling.ok: self.ledger.keep_failure(cell.key, chunk.number, ruling.reason) return None",
+                "pass",
+            ),
         ),
         other_images_of_a_chunk_are_used=(
-            "Engine._crafted",
-            'torch.equal(kept["image"][: len(chunk.index)], chunk.index)',
-            "True",
+            (
+                "Engine._crafted",
+                'torch.equal(kept["image"][: len(chunk.index)], chunk.index)',
+                "True",
+            ),
+            ("Engine._craft", 'torch.equal(kept["image"][: len(chunk.index)], chunk.index)', "True"),
         ),
-        early_leavers_are_not_checked=("Engine._crafted", "if len(stands):", "if False:"),
+        early_leavers_are_not_checked=(
+            ("Engine._crafted", "if len(stands):", "if False:"),
+            ("Engine._craft", "if len(survivors):", "if False:"),
+        ),
         foreign_images_are_not_refereed=("Engine._given", "if not ruling.ok:", "if False:"),
         leaves_early_whatever_the_cell_says=(
-            "Engine._attack",
-            'cell.preimage["leave_early"] and not whole',
-            "not whole",
+            (
+                "Engine._attack",
+                'cell.preimage["leave_early"] and not whole',
+                "not whole",
+            ),
+            ("Engine._attack", "cell.leave_early and not whole", "not whole"),
         ),
         radius_is_halved=("Engine._attack", 'options["eps"] = cell.budget', 'options["eps"] = cell.budget / 2'),
         noise_forgets_the_image=("Engine._attack", "Noise(cell.seed or 0, chunk.index[rows])", "Noise(cell.seed or 0)"),
@@ -464,24 +523,43 @@ MUTANTS = [
             "if isinstance(error, OSError):",
             "if isinstance(error, KeyError):",
         ),
-        purified_signal_is_of_the_attacked=("Engine._judge", "(cleaned - purified(", "(adversarial - purified("),
+        purified_signal_is_of_the_attacked=(
+            ("Engine._judge", "(cleaned - purified(", "(adversarial - purified("),
+            ("Engine._judge", "(cleaned - purified_clean)", "(adversarial - purified_clean)"),
+        ),
     ),
     *of(
         OF_RECORD,
         "of_record",
         ball_and_box_allows_a_hundredth=("ball_and_box", "else 0.0)", "else 0.01)"),
         foreign_images_have_no_slack=(
-            "ball_and_box",
-            'ULP if cell.naming["threat"] == "foreign"',
-            '0.0 if cell.naming["threat"] == "foreign"',
+            (
+                "ball_and_box",
+                'ULP if cell.naming["threat"] == "foreign"',
+                '0.0 if cell.naming["threat"] == "foreign"',
+            ),
+            (
+                "ball_and_box",
+                'ROUNDING if cell.naming["threat"] == "foreign"',
+                '0.0 if cell.naming["threat"] == "foreign"',
+            ),
         ),
         recomputed_never_fires=(
-            "recomputed",
-            'FAIL if found["differ"] else PASS',
-            'FAIL if found["differ"] < 0 else PASS',
+            (
+                "recomputed",
+                'FAIL if found["differ"] else PASS',
+                'FAIL if found["differ"] < 0 else PASS',
+            ),
+            ("recomputed", 'FAIL if measured["differ"] else PASS', 'FAIL if measured["differ"] < 0 else PASS'),
         ),
-        label_alignment_never_fires=("label_alignment", "fits[best] > fits[0] + chance", "fits[best] > fits[0] + 1"),
-        input_range_never_fires=("input_range", 'FAIL if found["outside"] else', 'FAIL if found["outside"] > 1 else'),
+        label_alignment_never_fires=(
+            ("label_alignment", "fits[best] > fits[0] + chance", "fits[best] > fits[0] + 1"),
+            ("label_alignment", "matches[best] > matches[0] + by_chance", "matches[best] > matches[0] + 1"),
+        ),
+        input_range_never_fires=(
+            ("input_range", 'FAIL if found["outside"] else', 'FAIL if found["outside"] > 1 else'),
+            ("input_range", 'FAIL if measured["outside"] else', 'FAIL if measured["outside"] > 1 else'),
+        ),
         counted_passes_takes_fewer=("counted_passes", "if least < claimed * (1 - 1e-6):", "if least < 0:"),
         counted_passes_forgets_steps=(
             "counted_passes",
@@ -496,7 +574,10 @@ MUTANTS = [
         step_budget_sees_no_short_steps=("step_budget", "if reach < 1 or", "if reach < 0 or"),
         step_budget_sees_no_long_steps=("step_budget", "or size > 2 * eps", "or size > 1e9 * eps"),
         denominators_never_fail=("denominators", 'line["images"] != selected', 'line["images"] > selected'),
-        denominators_never_warn=("denominators", "graded(widest, 0.05, 1.0)", "graded(widest, 0.5, 1.0)"),
+        denominators_never_warn=(
+            ("denominators", "graded(widest, 0.05, 1.0)", "graded(widest, 0.5, 1.0)"),
+            ("denominators", "grade(widest, 0.05, 1.0)", "grade(widest, 0.5, 1.0)"),
+        ),
         worst_case_is_not_recomputed=("worst_case", "> 1e-6:", "> 1:"),
         worst_case_ignores_failed_cells=("worst_case", "WARN if incomplete else", "WARN if False else"),
         leakage_never_fires=("leakage", "FAIL if equal else", "FAIL if equal < 0 else"),
@@ -508,20 +589,38 @@ MUTANTS = [
         single_steps_may_find_more=("iterative_vs_single", "n > 1 and share > POINT", "n > 1 and share > 1"),
         one_image_of_a_single_step_is_fine=("iterative_vs_single", "(n > 0, n > 1", "(n > 1, n > 1"),
         noise_may_find_more=("noise", "FAIL if missed > 1", "FAIL if missed > 1000"),
-        noise_counts_what_attacks_found=("noise", "(~fell[at] &", "(fell[at] &"),
+        noise_counts_what_attacks_found=(
+            ("noise", "(~fell[at] &", "(fell[at] &"),
+            ("noise", "(~fooled[by_noise] &", "(fooled[by_noise] &"),
+        ),
         masked_gradients_pass=("_masked", "share > 0.005, share > 0.02", "share > 0.05, share > 0.2"),
-        only_counts_wrong_images=("_only", "fell & ~others & right", "fell & ~others"),
+        only_counts_wrong_images=(
+            ("_only", "fell & ~others & right", "fell & ~others"),
+            ("_fooled_only_by", "by_weak & ~by_strong & correct", "by_weak & ~by_strong"),
+        ),
         controls_compare_the_accuracy=(
-            "controls",
-            'mine["low"] > control["accuracy"]',
-            'mine["accuracy"] > control["accuracy"]',
+            (
+                "controls",
+                'mine["low"] > control["accuracy"]',
+                'mine["accuracy"] > control["accuracy"]',
+            ),
+            ("controls", 'tuned["low"] > control["accuracy"]', 'tuned["accuracy"] > control["accuracy"]'),
         ),
         random_control_never_fires=("random_control", "PASS if low > control", "PASS if low > control - 1"),
         minimal_vs_budget_never_fails=("minimal_vs_budget", "> 0.05 for", "> 5 for"),
-        minimal_vs_budget_never_warns=("minimal_vs_budget", "abs(gap) > 0.02", "abs(gap) > 2"),
+        minimal_vs_budget_never_warns=(
+            ("minimal_vs_budget", "abs(gap) > 0.02", "abs(gap) > 2"),
+            ("minimal_vs_budget", "abs(largest) > 0.02", "abs(largest) > 2"),
+        ),
         converged_never_fails=("converged", "FAIL if n > POINT * of", "FAIL if n > of"),
-        converged_counts_what_was_found=("converged", "& ~fell", "& (fell | ~fell)"),
-        active_test_never_fires=("active_test", "0.05, 0.1), said", "0.5, 1.0), said"),
+        converged_counts_what_was_found=(
+            ("converged", "& ~fell", "& (fell | ~fell)"),
+            ("converged", "& ~fooled", "& (fooled | ~fooled)"),
+        ),
+        active_test_never_fires=(
+            ("active_test", "0.05, 0.1), said", "0.5, 1.0), said"),
+            ("active_test", "/ n, 0.05, 0.1)", "/ n, 0.5, 1.0)"),
+        ),
         active_test_believes_luck=("active_test", "or chance > 0.05", "or chance > 1"),
         monotone_looks_the_other_way=("monotone", "(after - before for", "(before - after for"),
         eps_one_never_fails=("eps_one", "0.0, chance)", "0.0, 1.0)"),
@@ -530,70 +629,130 @@ MUTANTS = [
         OF_GRADIENTS,
         "of_gradients",
         randomness_never_fires=(
-            "randomness",
-            'graded(found["logits"], 1e-6, 1e-4)',
-            'graded(found["logits"], 1e6, 1e6)',
+            (
+                "randomness",
+                'graded(found["logits"], 1e-6, 1e-4)',
+                'graded(found["logits"], 1e6, 1e6)',
+            ),
+            ("randomness", 'grade(measured["logits"], 1e-6, 1e-4)', 'grade(measured["logits"], 1e6, 1e6)'),
         ),
-        training_mode_passes=("test_time_state", "if found[name]:", "if found[name] is None:"),
+        training_mode_passes=(
+            ("test_time_state", "if found[name]:", "if found[name] is None:"),
+            ("test_time_state", "if measured[name]:", "if measured[name] is None:"),
+        ),
         batches_may_matter=(
-            "test_time_state",
-            'graded(found["batch"], 1e-4, 1e-3)',
-            'graded(found["batch"], 1e4, 1e4)',
+            (
+                "test_time_state",
+                'graded(found["batch"], 1e-4, 1e-3)',
+                'graded(found["batch"], 1e4, 1e4)',
+            ),
+            ("test_time_state", 'grade(measured["batch"], 1e-4, 1e-3)', 'grade(measured["batch"], 1e4, 1e4)'),
         ),
-        probabilities_pass=("output_head", 'FAIL if found["probabilities"]', 'FAIL if found["log_probabilities"]'),
-        saturated_logits_pass=("saturated_logits", 'found["lost"] > 0.01', 'found["lost"] > 1'),
-        zero_gradients_pass=("zero_gradients", 'FAIL if found["zero"] or', "FAIL if"),
-        absent_gradients_pass=("zero_gradients", 'or not found["reaches_images"]', ""),
+        probabilities_pass=(
+            ("output_head", 'FAIL if found["probabilities"]', 'FAIL if found["log_probabilities"]'),
+            ("output_head", 'FAIL if measured["probabilities"]', 'FAIL if measured["log_probabilities"]'),
+        ),
+        saturated_logits_pass=(
+            ("saturated_logits", 'found["lost"] > 0.01', 'found["lost"] > 1'),
+            ("saturated_logits", 'measured["lost"] > 0.01', 'measured["lost"] > 1'),
+        ),
+        zero_gradients_pass=(
+            ("zero_gradients", 'FAIL if found["zero"] or', "FAIL if"),
+            ("zero_gradients", 'FAIL if measured["zero"] or', "FAIL if"),
+        ),
+        absent_gradients_pass=(
+            ("zero_gradients", 'or not found["reaches_images"]', ""),
+            ("zero_gradients", 'or not measured["reaches_images"]', ""),
+        ),
         nan_gradients_pass=(
-            "nan_gradients",
-            "FAIL if gradients + logits + rows",
-            "FAIL if gradients + logits + rows < 0",
+            (
+                "nan_gradients",
+                "FAIL if gradients + logits + rows",
+                "FAIL if gradients + logits + rows < 0",
+            ),
+            ("nan_gradients", "FAIL if gradients + logits + judged", "FAIL if gradients + logits + judged < 0"),
         ),
         finite_differences_pass=("finite_differences", 'value["median"] > 1e-2', 'value["median"] > 1e9'),
         jumps_pass=("jumps", "SOME_JUMPS, ALL_JUMPS)", "2.0, 2.0)"),
         curvature_passes=("curvature", "FAIL if ratio < 0.1", "FAIL if ratio < -10"),
         ascent_passes=(
-            "ascent",
-            "graded(1 - max(shares.values()), 0.1, 0.25)",
-            "graded(1 - max(shares.values()), 1.0, 1.0)",
+            (
+                "ascent",
+                "graded(1 - max(shares.values()), 0.1, 0.25)",
+                "graded(1 - max(shares.values()), 1.0, 1.0)",
+            ),
+            ("ascent", "grade(1 - max(shares.values()), 0.1, 0.25)", "grade(1 - max(shares.values()), 1.0, 1.0)"),
         ),
-        surrogates_pass=("surrogate_valid", "min(through.values()) < 0.75", "max(through.values()) < 0.75"),
+        surrogates_pass=(
+            ("surrogate_valid", "min(through.values()) < 0.75", "max(through.values()) < 0.75"),
+            ("surrogate_valid", "min(shares.values()) < 0.75", "max(shares.values()) < 0.75"),
+        ),
         inner_loops_pass=("inner_optimisation", "FAIL if calls else", "FAIL if calls < 0 else"),
         admission_admits_all=("admission", '["zero"] > 0', '["zero"] > 1'),
         the_purifier_is_never_guilty=(
-            "guilty",
-            'for part in ("purifier", "classifier"):',
-            'for part in ("classifier", "purifier"):',
+            (
+                "guilty",
+                'for part in ("purifier", "classifier"):',
+                'for part in ("classifier", "purifier"):',
+            ),
+            ("faulty_part", 'for part in ("purifier", "classifier"):', 'for part in ("classifier", "purifier"):'),
         ),
     ),
     *of(
         OF_ROUTES,
         "of_routes",
-        zero_gradients_need_no_route=("_needs", 'get("zero", 0) > 0', 'get("zero", 0) > 1'),
-        kinks_need_no_route=("_needs", 'part["share_off"] > 0.1', 'part["share_off"] > 1'),
-        randomness_needs_no_route=("_needs", '.get("logits", 0) > 1e-4', '.get("logits", 0) > 1e4'),
-        far_purifiers_need_no_route=("_needs", "> FAR", "> 100 * FAR"),
-        any_route_will_do=("compulsory_routes", "if not taken & set(routes)", "if not taken"),
+        zero_gradients_need_no_route=(
+            ("_needs", 'get("zero", 0) > 0', 'get("zero", 0) > 1'),
+            ("_needed_routes", 'get("zero", 0) > 0', 'get("zero", 0) > 1'),
+        ),
+        kinks_need_no_route=(
+            ("_needs", 'part["share_off"] > 0.1', 'part["share_off"] > 1'),
+            ("_needed_routes", 'part["share_off"] > 0.1', 'part["share_off"] > 1'),
+        ),
+        randomness_needs_no_route=(
+            ("_needs", '.get("logits", 0) > 1e-4', '.get("logits", 0) > 1e4'),
+            ("_needed_routes", '.get("logits", 0) > 1e-4', '.get("logits", 0) > 1e4'),
+        ),
+        far_purifiers_need_no_route=(("_needs", "> FAR", "> 100 * FAR"), ("_needed_routes", "> FAR", "> 100 * FAR")),
+        any_route_will_do=(
+            ("compulsory_routes", "if not taken & set(routes)", "if not taken"),
+            ("compulsory_routes", "if not used & set(routes)", "if not used"),
+        ),
     ),
     *of(
-        OF_ATTACKS + " checks/test_of_record.py report/test_audit_pages.py",
+        f"{OF_ATTACKS} {RESULT_CHECKS} report/test_audit_pages.py",
         "checks",
-        warnings_hide_failures=("worst", "for verdict in (FAIL, WARN):", "for verdict in (WARN, FAIL):"),
-        gravest_is_the_mildest=("gravest", "min(verdicts", "max(verdicts"),
-        graded_at_the_bound=("graded", "FAIL if value > fail", "FAIL if value >= fail"),
+        warnings_hide_failures=(
+            ("worst", "for verdict in (FAIL, WARN):", "for verdict in (WARN, FAIL):"),
+            ("summary", "for verdict in (FAIL, WARN):", "for verdict in (WARN, FAIL):"),
+        ),
+        gravest_is_the_mildest=(("gravest", "min(verdicts", "max(verdicts"), ("worst", "min(verdicts", "max(verdicts")),
+        graded_at_the_bound=(
+            ("graded", "FAIL if value > fail", "FAIL if value >= fail"),
+            ("grade", "FAIL if value > fail", "FAIL if value >= fail"),
+        ),
         findings_of_the_whole_are_left_out=("verdicts", 'finding.defence in (name, "")', "finding.defence == name"),
         audits_that_are_off_pass=("write", "dict.fromkeys(names, OFF)", 'dict.fromkeys(names, "PASS")'),
         errors_of_probes_pass=(
-            "probed",
-            'yield Answer(defence["name"], NOT_APPLICABLE,',
-            'yield Answer(defence["name"], "pass",',
+            (
+                "probed",
+                'yield Answer(defence["name"], NOT_APPLICABLE,',
+                'yield Answer(defence["name"], "pass",',
+            ),
+            ("reads_probe", 'yield Answer(defence["name"], NOT_APPLICABLE,', 'yield Answer(defence["name"], "pass",'),
         ),
         turned_by_any_norm=(
             ("Record.turned", "label[4:] != (norm, eps)", "label[5:] != (eps,)"),
             ("Record.fooled", "label[4:] != (norm, eps)", "label[5:] != (eps,)"),
         ),
-        clean_right_in_the_last_seed=("Record.clean_right", "right &= part.right", "right = part.right"),
-        reference_is_the_largest_radius=("Record.reference", "return budgets[0]", "return budgets[-1]"),
+        clean_right_in_the_last_seed=(
+            ("Record.clean_right", "right &= part.right", "right = part.right"),
+            ("Record.clean_correct", "correct &= part.right", "correct = part.right"),
+        ),
+        reference_is_the_largest_radius=(
+            ("Record.reference", "return budgets[0]", "return budgets[-1]"),
+            ("headline_budget", "return norm, radii[len(radii) // 2]", "return norm, radii[-1]"),
+        ),
     ),
 ]
 
