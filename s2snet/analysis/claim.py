@@ -41,7 +41,7 @@ def inside(estimate: Estimate, low: float, high: float) -> str:
 
 
 def exceeds(larger: Estimate, smaller: Estimate) -> str:
-    """Return HOLDS if the first interval lies above the second, FAILS if it lies below. For unpaired observations."""
+    """Return HOLDS if the first interval is above the second, FAILS if it is below it. For unpaired observations."""
     return HOLDS if larger.low > smaller.high else FAILS if larger.high < smaller.low else UNDECIDED
 
 

@@ -226,7 +226,7 @@ FEW = {
 
 @pytest.fixture(scope="module")
 def smooth():
-    """A network without kinks that distinguishes the squares."""
+    """A network without kinks that classifies the squares."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.Tanh(), nn.Linear(24, 3))
     data = splits()

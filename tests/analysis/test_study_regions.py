@@ -140,7 +140,7 @@ def knowledge(classifier: nn.Module, **changed) -> Masks:
 
 @pytest.mark.parametrize("mode", ["static", "per_class", "per_input"])
 def test_the_tables_masks_are_the_purifiers(mode):
-    """The parts that are measured are those that the resulting purifier removes."""
+    """The parts that are measured are those that the saved purifier removes."""
     classifier = trained()
     known, images = knowledge(classifier), bench("regions", None, splits()).images(8).images
     if mode == "per_input":

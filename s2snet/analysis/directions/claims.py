@@ -55,7 +55,7 @@ def along_directions(rows: Rows) -> list[Claim]:
     sides: dict[tuple, Rows] = {}
     for row in ends:
         sides.setdefault((row["kind"], row["class"], row["rank"]), []).append(row)
-    reach = f"at the ends, {255 * max(row['s'] for row in rows):.0f} grey levels of 255 RMS"
+    reach = f"at the ends, {255 * max(row['s'] for row in rows):.0f} gray levels of 255 RMS"
 
     def per_direction(kinds: tuple[str, ...], value) -> Estimate:
         return mean([np.mean([value(row) for row in both]) for key, both in sides.items() if key[0] in kinds])

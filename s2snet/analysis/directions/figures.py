@@ -65,7 +65,7 @@ def figures(tables: dict[str, Rows]) -> list[Figure]:
             "traces",
             "Scores along directions",
             lambda axes: _moves(axes, traces),
-            "Mean absolute change of the class's score along its directions; s in grey levels of 255, RMS over pixels.",
+            "Mean absolute change of the class's score along its directions; s in gray levels of 255, RMS over pixels.",
             **right,
         ),
         Figure(
@@ -189,7 +189,7 @@ def _components(axes: Axes, rows: Rows) -> None:
 
 
 def _mean_over(rows: Rows, column: str, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
-    """Return {kind: (s in grey levels, mean of a column over directions)}."""
+    """Return {kind: (s in gray levels, mean of a column over directions)}."""
     return {
         kind: [(255 * s, scale * sum(row[column] for row in some) / len(some)) for s, some in _by(own, "s").items()]
         for kind, own in _by(rows, "kind").items()
@@ -201,13 +201,13 @@ def _moves(axes: Axes, rows: Rows) -> None:
     axes.set_ylim(0, 1.05 * max(y for points in curves.values() for _, y in points))
     _curves(axes, curves)
     _plain(axes)
-    axes.set_xlabel("s in grey levels")
+    axes.set_xlabel("s in gray levels")
 
 
 def _identity(axes: Axes, rows: Rows) -> None:
     percent_axis(axes)
     _curves(axes, _mean_over(rows, "top_share", 100))
-    axes.set_xlabel("s in grey levels")
+    axes.set_xlabel("s in gray levels")
 
 
 def _lines(axes: Axes, rows: Rows, kind: str) -> None:
@@ -216,7 +216,7 @@ def _lines(axes: Axes, rows: Rows, kind: str) -> None:
             [255 * row["s"] for row in some], [row["score"] for row in some], color=LIGHT[COLOURS[kind]], linewidth=0.9
         )
     _plain(axes)
-    axes.set_xlabel("s in grey levels")
+    axes.set_xlabel("s in gray levels")
     axes.set_ylabel("score")
 
 

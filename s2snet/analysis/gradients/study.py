@@ -1,4 +1,4 @@
-"""What an autoencoder and an S2SNet do to a classifier's input gradients, and what index maps carry (1803.07994).
+"""Input gradients behind an autoencoder and an S2SNet, and the information in index maps (arXiv 1803.07994).
 
 The networks are f, f∘A (after stage 1), f∘A_S (after stage 2), every other chosen defence, and S2SNets trained here
 with different unpoolings. Their gradients are measured in six ways, then index maps are exchanged.

@@ -22,7 +22,7 @@ DECAY = 1.000004  # of the learning rate, per step
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """The training of one network.
 
     `kind` is clean, adversarial (alpha clean + (1 - alpha) attacked), or on noisy images: `signs` adds eps or -eps to
     each pixel, `uniform` U(-eps, eps). `monitor` is the column of CURVE that selects the epoch whose weights are kept.

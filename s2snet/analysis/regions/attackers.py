@@ -41,7 +41,7 @@ class Confined(nn.Module):
 
 
 class Attacker(NamedTuple):
-    """What an attacker differentiates."""
+    """An attacker: the module that it differentiates, and when it applies."""
 
     build: Callable[[Defended, Tensor, float], nn.Module]  # (defended, clean images, temperature) -> source
     from_hole: bool = False  # depends on the clean images' hole, so the attack starts at the clean image only

@@ -18,7 +18,7 @@ MASKED = "the choice of a mask has no gradient, so the exact gradient is masked 
 
 
 class Overlap(NamedTuple):
-    """How well maps agree, per image."""
+    """The agreement of maps, per image."""
 
     overlaps: dict[tuple[str, str, float, str], np.ndarray]  # (map, map, q, control): IoU
     correlations: dict[tuple[str, str, str], np.ndarray]  # (map, map, control): Spearman
@@ -26,7 +26,7 @@ class Overlap(NamedTuple):
 
 
 class Neutralised(NamedTuple):
-    """What the classifier predicts with parts removed, per image."""
+    """The classifier's predictions with parts removed, per image."""
 
     plain: dict[str, np.ndarray]  # image kind: correct with all pixels
     right: dict[tuple[str, str, float, str, str], np.ndarray]  # (mode, fill, q, part, image kind): correct

@@ -1,4 +1,4 @@
-"""What the tables of study=regions are computed from: images, maps, attacks, and masks from training images."""
+"""Compute the inputs of the tables of study=regions: images, maps, attacks, and masks from training images."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Where a classifier looks, where attacks go, and what it is worth to remove what lies in the second only.
+"""Regions that a classifier looks at, regions that attacks alter, and the effect of removing the second only.
 
 After *Spatially Correlated Patterns in Adversarial Images* (arXiv 2011.10794), of which only the abstract was at hand:
 its terms are region of importance, region of attack, neutralising. Maps, quantiles, controls and attackers are this

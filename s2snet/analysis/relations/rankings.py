@@ -29,7 +29,7 @@ class Leader:
 
     @property
     def clear(self) -> bool:
-        """Whether the 95 % interval of the lead is above 0, so that the first is distinguishable from the second."""
+        """True if the 95 % interval of the lead is above 0, so that the first is distinguishable from the second."""
         return self.lead.low > 0
 
 
@@ -161,7 +161,7 @@ def along(won: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tournament:
-    """Which network beats which, over all images and in bootstrap samples of them."""
+    """The wins of each network over each other one, over all images and in bootstrap samples of them."""
 
     text: str  # `a > b > c` from most to fewest wins, `=` for equal numbers
     is_order: bool
