@@ -40,8 +40,8 @@ def test_the_number_of_images_is_the_least_of_the_seeds():
         (lambda x: x.index_fill(3, torch.tensor([1]), torch.inf), "2 of 2 images are NaN or infinite"),
         (lambda x: x.index_fill(3, torch.tensor([1]), -1e-7), "2 of 2 images are outside [0, 1]"),
         (lambda x: x.index_fill(3, torch.tensor([1]), 1 + 1e-6), "2 of 2 images are outside [0, 1]"),
-        (lambda x: x.double(), "torch.float64 (2, 1, 3, 3) came back for torch.float32 (2, 1, 3, 3)"),
-        (lambda x: x[:, :, :2], "torch.float32 (2, 1, 2, 3) came back for torch.float32 (2, 1, 3, 3)"),
+        (lambda x: x.double(), "expected images torch.float32 (2, 1, 3, 3), got torch.float64 (2, 1, 3, 3)"),
+        (lambda x: x[:, :, :2], "expected images torch.float32 (2, 1, 3, 3), got torch.float32 (2, 1, 2, 3)"),
     ],
 )
 def test_the_referee_refuses_what_is_no_image(spoil, reason):
