@@ -1,17 +1,18 @@
-"""Break the package in one place at a time, and see whether a test notices.
+"""Change one line of the package at a time, and run the tests that should fail.
 
-    python scripts/mutants.py results.jsonl                     run the mutants that results.jsonl does not have yet
-    python scripts/mutants.py results.jsonl --only scores.      those whose names start so
-    python scripts/mutants.py results.jsonl --table             print what was found
+    python scripts/mutants.py results.jsonl                     run the mutants that results.jsonl lacks
+    python scripts/mutants.py results.jsonl --only scores.      only those whose names start with this
+    python scripts/mutants.py results.jsonl --table             print a table of the results
     python scripts/mutants.py --compare before.jsonl after.jsonl
-    python scripts/mutants.py --places                          check that every place is there, once
+    python scripts/mutants.py --places                          check that every place is found exactly once
 
-A mutant is one wrong line: a sign, a bound, a key that forgets something. Each is put into a copy of the tree, and
-`pytest -x` runs the tests that should notice, the cheapest first. A mutant that survives is either a missing test or a
-line that makes no difference. One process at low priority; about ten seconds a mutant, minutes for one that survives.
+A mutant is one wrong line: a flipped sign, a bound that is off by one, a key that omits a fact. Each is applied to a
+copy of the checkout, where `pytest -x` runs the tests that should fail, the cheapest first. A mutant that survives
+shows a missing test, or a line that has no effect. Runs one process at low priority; a mutant takes about ten seconds
+of CPU, a surviving one up to minutes.
 
-A place is a fragment of source inside a function, searched in the whole package, so that it is found after a module
-was moved. Several fragments are alternatives: the first that occurs is replaced.
+The place of a mutant is a fragment of source in a function. It is searched in the whole package, so that it is found
+after the function has moved to another module.
 """
 
 import argparse
@@ -37,16 +38,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "s2snet"
 KILLED, SURVIVED, TIMEOUT, BROKEN, MISSING = "killed", "survived", "timeout", "broken", "missing"
 
-# Test files and folders, the cheapest first. A file that was moved is found by its name. If a file or a folder was
-# renamed, both names are listed: one that is not there is left out.
+# Test files and folders, the cheapest first. A file that has moved is found by its name.
 BALLS = "attacks/test_balls.py attacks/test_closed_form.py attacks/test_released.py attacks"
 LOSSES = "attacks/test_losses.py attacks/test_closed_form.py attacks"
 CLIMBS = "attacks/test_apgd.py attacks/test_gradients.py attacks/test_uap.py attacks/test_square.py"
 CLIMBS += " attacks/test_options.py attacks/test_closed_form.py attacks/test_peers_findings.py attacks/test_contract.py"
 NEAREST = "attacks/test_minimal.py attacks/test_options.py attacks/test_contract.py attacks/test_peers_findings.py"
 LINES = "evaluation/test_single_lines.py"
-RESULT_CHECKS = "checks/test_of_record.py audit/test_result_checks.py"
-SCORES = f"{LINES} evaluation/test_scores.py evaluation/test_measures.py {RESULT_CHECKS}"
+SCORES = f"{LINES} evaluation/test_scores.py evaluation/test_measures.py checks/test_of_record.py"
 REFEREE = f"{LINES} evaluation/test_ledger.py evaluation/test_measures.py evaluation/test_foreign.py"
 REFEREE += " evaluation/test_evaluation.py"
 LEDGER = "test_atomic_io.py evaluation/test_ledger.py evaluation/test_keep.py evaluation/test_ranks.py"
@@ -61,30 +60,27 @@ ENGINE = (
     "evaluation/test_keep.py evaluation/test_evaluation.py evaluation/test_targets.py evaluation/test_random.py "
     "evaluation/test_ranks.py evaluation/test_foreign.py evaluation/test_threats.py"
 )
-AUDIT = "audit/test_audit.py checks audit"
-OF_RECORD = f"{RESULT_CHECKS} {AUDIT}"
-OF_ATTACKS = f"checks/test_of_attacks.py audit/test_attack_checks.py {AUDIT}"
-OF_GRADIENTS = f"checks/test_of_gradients.py audit/test_defence_checks.py {AUDIT}"
-OF_ROUTES = AUDIT
+OF_RECORD = "audit/test_result_checks.py audit/test_audit.py audit/test_gallery.py"
+OF_ATTACKS = "audit/test_attack_checks.py audit/test_audit.py audit/test_gallery.py"
+OF_GRADIENTS = "audit/test_defence_checks.py audit/test_audit.py audit/test_gallery.py"
+OF_ROUTES = "audit/test_defence_checks.py audit/test_audit.py audit/test_gallery.py"
+CHECKS = "audit/test_attack_checks.py audit/test_result_checks.py audit/test_headline_budget.py audit report"
 
 
 @dataclass(frozen=True)
 class Mutant:
     name: str
     tests: str
-    places: tuple[tuple[str, str, str], ...]  # (function or Class.method, fragment, what is put in its place)
+    place: tuple[str, str, str]  # (function or Class.method, fragment, replacement)
 
 
-def of(tests: str, prefix: str, **places: tuple) -> list[Mutant]:
-    """Mutants named `prefix.key`; a value is one place or a tuple of alternatives."""
-    return [
-        Mutant(f"{prefix}.{name}", tests, place if isinstance(place[0], tuple) else (place,))
-        for name, place in places.items()
-    ]
+def of(tests: str, prefix: str, **places: tuple[str, str, str]) -> list[Mutant]:
+    """Return mutants that are named `prefix.key`."""
+    return [Mutant(f"{prefix}.{name}", tests, place) for name, place in places.items()]
 
 
 def forgets(fact: str) -> tuple[str, str, str]:
-    """A key that does not depend on this fact."""
+    """Return the place of a mutant whose keys omit this fact."""
     return (
         "key_of",
         "json.dumps(preimage, sort_keys=True)",
@@ -188,12 +184,16 @@ MUTANTS = [
         "attacks",
         fgsm_leaves_the_box=("fgsm", "ball.project(images + eps", "(images + eps"),
         pgd_steps_downhill=("pgd", "x + step_size *", "x - step_size *"),
-        pgd_forgets_the_last_iterate=("pgd", "best.see(rows, x, *prober.look(x, rows))", "prober.look(x, rows)"),
-        pgd_restarts_start_alike=("pgd", "near.start(noise, rows, restart,", "near.start(noise, rows, 0,"),
+        pgd_forgets_the_last_iterate=(
+            "pgd",
+            "best.update(rows, x, *objective.evaluate(x, rows))",
+            "objective.evaluate(x, rows)",
+        ),
+        pgd_restarts_start_alike=("pgd", "start(noise, rows, restart,", "start(noise, rows, 0,"),
         mim_gradients_are_not_scaled=("mim", "scaled.to(gradient.dtype)", "gradient"),
         apgd_never_halves=("apgd", "torch.where(halve, size / 2, size)", "size"),
         apgd_never_goes_back=("apgd", "torch.where(wide, top_x, x), torch", "x, torch"),
-        apgd_has_one_condition=("apgd", "slow | (~halved & (top <= top_then))", "slow"),
+        apgd_has_one_condition=("apgd", "slow | (~halved & (top <= top_at_checkpoint))", "slow"),
         apgd_checkpoints_are_even=("_checkpoints", "- 0.03, 0.06", "- 0.0, 0.06"),
         apgd_first_step_has_momentum=("apgd", "1 - momentum if step else 1.0", "1 - momentum"),
         apgd_aims_at_the_label=("apgd", ".scatter(1, labels[:, None], -torch.inf).argsort", ".argsort"),
@@ -202,12 +202,16 @@ MUTANTS = [
         uap_fooled_images_pull=("uap", "spread(value < cap,", "spread(value < torch.inf,"),
         uap_steps_do_not_fall=("uap", "length * (1 - step / steps)", "length"),
         uap_leaves_the_ball=("uap", "delta.clamp(-eps, eps)", "delta"),
-        best_is_by_loss_alone=("Best.see", "(fools & ~before) |", ""),
-        best_takes_the_last_of_equals=("Best.see", "> self.loss[rows]", ">= self.loss[rows]"),
-        nan_gradients_stay=("Prober.backward", "gradient.nan_to_num(0, 0, 0)", "gradient"),
-        draws_are_summed=("Prober.gradient", "(item / self.draws for item in total)", "(item for item in total)"),
-        passes_are_the_batchs=("Prober.answer", "self.passes.forwards[rows.cpu()] += 1", "self.passes.forwards += 1"),
-        models_may_move_the_image=("Prober.answer", "self.model(x.clone())", "self.model(x)"),
+        best_is_by_loss_alone=("Best.update", "(fools & ~before) |", ""),
+        best_takes_the_last_of_equals=("Best.update", "> self.loss[rows]", ">= self.loss[rows]"),
+        nan_gradients_stay=("Objective.backward", "gradient.nan_to_num(0, 0, 0)", "gradient"),
+        draws_are_summed=("Objective.gradient", "(item / self.draws for item in total)", "(item for item in total)"),
+        passes_are_the_batchs=(
+            "Objective.forward",
+            "self.passes.forwards[rows.cpu()] += 1",
+            "self.passes.forwards += 1",
+        ),
+        models_may_move_the_image=("Objective.forward", "self.model(x.clone())", "self.model(x)"),
         buffers_are_not_restored=("untouched", "buffer.copy_(value)", "pass"),
         modes_are_not_restored=("untouched", "module.training = mode", "pass"),
         gradients_are_not_restored=("untouched", "parameter.grad = grad", "pass"),
@@ -219,20 +223,24 @@ MUTANTS = [
     *of(
         NEAREST,
         "nearest",
-        the_farthest_is_kept=("Closest.see", "(length < self.distance[rows])", "(length < torch.inf)"),
-        the_way_back_is_away=("Closest.finish", "torch.where(fools, low, middle)", "torch.where(fools, middle, low)"),
-        no_last_verdict=("Closest.finish", "self.images[rows[~fools]] = self.clean[rows[~fools]]", "pass"),
-        rounding_counts_as_fooling=("Closest.__init__", "2e-5 * prober", "0 * prober"),
+        the_farthest_is_kept=("NearestFooling.update", "(length < self.distance[rows])", "(length < torch.inf)"),
+        the_way_back_is_away=(
+            "NearestFooling.refine",
+            "torch.where(fools, low, middle)",
+            "torch.where(fools, middle, low)",
+        ),
+        no_last_verdict=("NearestFooling.refine", "self.images[rows[~fools]] = self.clean[rows[~fools]]", "pass"),
+        rounding_counts_as_fooling=("NearestFooling.__init__", "2e-5 *", "0 *"),
         cw_weight_falls_after_failures=("cw", "between, low * 10)", "between, low / 10)"),
         cw_forgets_kappa=("cw", "< kappa + 2", "< 0 * kappa + 2"),
         cw_aborts_at_once=("cw", "lowest <= 0.9999 * before", "lowest <= 0.5 * before"),
-        cw_steps_do_not_fall=("cw", "fall = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2", "fall = 1.0"),
+        cw_steps_do_not_fall=("cw", "0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2", "1.0"),
         ddn_radius_grows_after_success=(
             "ddn",
             "(1 - gamma) * radius, (1 + gamma)",
             "(1 + gamma) * radius, (1 - gamma)",
         ),
-        fmn_radius_grows_after_success=("fmn", "nearest) * (1 - breath)", "nearest) * (1 + breath)"),
+        fmn_radius_grows_after_success=("fmn", "best_length) * (1 - change)", "best_length) * (1 + change)"),
         deepfool_forgets_its_overshoot=("deepfool", "(1 + overshoot) * -gains", "-gains"),
         deepfool_goes_to_the_farthest_class=("deepfool", "length.argmin(", "length.argmax("),
         deepfool_sees_no_walls=("_reach", "range(30)", "range(1)"),
@@ -267,18 +275,7 @@ MUTANTS = [
         incomplete_is_done=("Scores._outcome", 'if missing else "done"', 'if not parts else "done"'),
         most_images_of_the_seeds=("Scores._line", 'n = min(outcome["n"]', 'n = max(outcome["n"]'),
         spread_of_one_seed_is_none=("Scores._line", "max(shares) - min(shares)", "max(shares) + min(shares)"),
-        success_over_all_images=(
-            (
-                "Scores._line",
-                'fine["seen"] & outcome["seen"] & fine["right"]',
-                'fine["seen"] & outcome["seen"]',
-            ),
-            (
-                "Scores._line",
-                'unattacked["seen"] & outcome["seen"] & unattacked["right"]',
-                'unattacked["seen"] & outcome["seen"]',
-            ),
-        ),
+        success_over_all_images=("Scores._line", 'outcome["seen"] & unattacked["right"]', 'outcome["seen"]'),
         success_is_what_withstood=("Scores._line", '~outcome["right"]', 'outcome["right"]'),
         seeds_share_their_cells=("Scores._of", "part.seed in (seed, EVERY_SEED)", "True"),
         median_takes_the_lower_middle=("_median", "[len(values) // 2]", "[(len(values) - 1) // 2]"),
@@ -336,48 +333,23 @@ MUTANTS = [
                 "eight_bits",
             )
         },
-        version_is_not_the_attacks=(
-            ("plan", '"version": attack.version', '"version": 1'),
-            ("_crafted", '"version": function.version', '"version": 1'),
-        ),
+        version_is_not_the_attacks=("_crafted", '"version": function.version', '"version": 1'),
         key_depends_on_the_order=("key_of", "sort_keys=True", "sort_keys=False"),
-        random_sources_leave_early=(
-            ("plan", "and not random", "and True"),
-            ("_source", "and not facts.random(module)", "and True"),
-        ),
-        several_judges_leave_early=(
-            (
-                "plan",
-                "all(other.sole_judge for other in group)",
-                "any(other.sole_judge for other in group)",
-            ),
-            ("_source", "all(other.sole_judge for other in group)", "any(other.sole_judge for other in group)"),
-        ),
-        random_starts_need_no_seeds=(
-            ("_draws_random_numbers", "return bool(starts or", "return bool("),
-            ("PlannedAttack.draws_random_numbers", "return bool(starts or", "return bool("),
-        ),
+        random_sources_leave_early=("_source", "and not facts.random(module)", ""),
+        several_judges_leave_early=("_source", "all(other.sole_judge", "any(other.sole_judge"),
+        random_starts_need_no_seeds=("PlannedAttack.draws_random_numbers", "return bool(starts or", "return bool("),
         eot_takes_the_attacks_own_draws=(
-            (
-                "plan",
-                'max(attempt.options["draws"], chosen.get("draws", 1))',
-                'chosen.get("draws", 1)',
-            ),
-            ("_crafted", 'max(source.attempt.options["draws"], options.get("draws", 1))', 'options.get("draws", 1)'),
+            "_crafted",
+            'max(source.attempt.options["draws"], options.get("draws", 1))',
+            'options.get("draws", 1)',
         ),
-        minimal_attacks_run_at_each_radius=(
-            ("plan", "[None] if attack.minimal else radii", "radii"),
-            ("_crafted", "[None] if function.minimal else radii", "radii"),
-        ),
+        minimal_attacks_run_at_each_radius=("_crafted", "[None] if function.minimal else radii", "radii"),
         fast_copies_are_not_told_apart=(
             "_differs",
             "return copy.classifier is not module.classifier or",
             "return False and",
         ),
-        unknown_options_are_taken=(
-            ("options", "if option not in known:", "if not option:"),
-            ("planned_attack", "if option not in known:", "if not option:"),
-        ),
+        unknown_options_are_taken=("planned_attack", "if option not in known:", "if not option:"),
     ),
     *of(
         LEDGER,
@@ -413,18 +385,12 @@ MUTANTS = [
         failures_are_never_forgotten=("Ledger.forget_failures", "path.unlink()", "pass"),
         one_failure_a_cell=("Ledger.keep_failure", 'f"{key}.{chunk:05d}.json"', 'f"{key}.{0:05d}.json"'),
         files_are_written_in_place=(
-            (
-                "make_whole",
-                "try: write(beside)",
-                "try:\n        write(path)\n        write(beside)",
-            ),
-            ("make_whole", "try: write(temporary)", "try:\n        write(path)\n        write(temporary)"),
+            "make_whole",
+            "try: write(temporary)",
+            "try:\n        write(path)\n        write(temporary)",
         ),
-        files_are_not_synced=(("make_whole", "_sync(beside)", "pass"), ("make_whole", "_sync(temporary)", "pass")),
-        a_full_disk_leaves_parts=(
-            ("make_whole", "beside.unlink(missing_ok=True)", "pass"),
-            ("make_whole", "temporary.unlink(missing_ok=True)", "pass"),
-        ),
+        files_are_not_synced=("make_whole", "_sync(temporary)", "pass"),
+        a_full_disk_leaves_parts=("make_whole", "temporary.unlink(missing_ok=True)", "pass"),
     ),
     *of(
         ENGINE,
@@ -439,47 +405,21 @@ MUTANTS = [
         ),
         ranks_do_all_work=("Engine.run", "if owner[number, place] == self.ranks.rank", "if True"),
         failed_cells_are_done=("Engine.conclude", "if failed:", "if not self.cells:"),
-        shorter_chunks_count_as_done=(
-            ("Engine._judged", "len(rows) >= wanted", "len(rows) >= 0"),
-            ("Engine._judged", "len(rows) >= expected", "len(rows) >= 0"),
-        ),
-        longer_chunks_give_more_rows=(
-            ("Engine._judged", "rows.slice(0, wanted)", "rows"),
-            ("Engine._judged", "rows.slice(0, expected)", "rows"),
-        ),
+        shorter_chunks_count_as_done=("Engine._judged", "len(rows) >= expected", "len(rows) >= 0"),
+        longer_chunks_give_more_rows=("Engine._judged", "rows.slice(0, expected)", "rows"),
         what_the_referee_refuses_is_kept=(
-            (
-                "Engine._crafted",
-                "if not ruling.ok: self.ledger.keep_failure(cell.key, chunk.number, ruling.reason) return None",
-                "pass",
-            ),
-            (
-                "Engine._craft",
-                "if not ruling.ok: self.ledger.keep_failure(cell.key, chunk.number, ruling.reason) return None",
-                "pass",
-            ),
+            "Engine._craft",
+            "if not ruling.ok: self.ledger.keep_failure(cell.key, chunk.number, ruling.reason) return None",
+            "pass",
         ),
         other_images_of_a_chunk_are_used=(
-            (
-                "Engine._crafted",
-                'torch.equal(kept["image"][: len(chunk.index)], chunk.index)',
-                "True",
-            ),
-            ("Engine._craft", 'torch.equal(kept["image"][: len(chunk.index)], chunk.index)', "True"),
+            "Engine._craft",
+            'torch.equal(kept["image"][: len(chunk.index)], chunk.index)',
+            "True",
         ),
-        early_leavers_are_not_checked=(
-            ("Engine._crafted", "if len(stands):", "if False:"),
-            ("Engine._craft", "if len(survivors):", "if False:"),
-        ),
+        early_leavers_are_not_checked=("Engine._craft", "if len(survivors):", "if False:"),
         foreign_images_are_not_refereed=("Engine._given", "if not ruling.ok:", "if False:"),
-        leaves_early_whatever_the_cell_says=(
-            (
-                "Engine._attack",
-                'cell.preimage["leave_early"] and not whole',
-                "not whole",
-            ),
-            ("Engine._attack", "cell.leave_early and not whole", "not whole"),
-        ),
+        leaves_early_whatever_the_cell_says=("Engine._attack", "cell.leave_early and not whole", "not whole"),
         radius_is_halved=("Engine._attack", 'options["eps"] = cell.budget', 'options["eps"] = cell.budget / 2'),
         noise_forgets_the_image=("Engine._attack", "Noise(cell.seed or 0, chunk.index[rows])", "Noise(cell.seed or 0)"),
         noise_forgets_the_seed=(
@@ -524,8 +464,9 @@ MUTANTS = [
             "if isinstance(error, KeyError):",
         ),
         purified_signal_is_of_the_attacked=(
-            ("Engine._judge", "(cleaned - purified(", "(adversarial - purified("),
-            ("Engine._judge", "(cleaned - purified_clean)", "(adversarial - purified_clean)"),
+            "Engine._judge",
+            "(cleaned - purified_clean)",
+            "(adversarial - purified_clean)",
         ),
     ),
     *of(
@@ -533,32 +474,16 @@ MUTANTS = [
         "of_record",
         ball_and_box_allows_a_hundredth=("ball_and_box", "else 0.0)", "else 0.01)"),
         foreign_images_have_no_slack=(
-            (
-                "ball_and_box",
-                'ULP if cell.naming["threat"] == "foreign"',
-                '0.0 if cell.naming["threat"] == "foreign"',
-            ),
-            (
-                "ball_and_box",
-                'ROUNDING if cell.naming["threat"] == "foreign"',
-                '0.0 if cell.naming["threat"] == "foreign"',
-            ),
+            "ball_and_box",
+            'ROUNDING if cell.naming["threat"] == "foreign"',
+            '0.0 if cell.naming["threat"] == "foreign"',
         ),
-        recomputed_never_fires=(
-            (
-                "recomputed",
-                'FAIL if found["differ"] else PASS',
-                'FAIL if found["differ"] < 0 else PASS',
-            ),
-            ("recomputed", 'FAIL if measured["differ"] else PASS', 'FAIL if measured["differ"] < 0 else PASS'),
-        ),
-        label_alignment_never_fires=(
-            ("label_alignment", "fits[best] > fits[0] + chance", "fits[best] > fits[0] + 1"),
-            ("label_alignment", "matches[best] > matches[0] + by_chance", "matches[best] > matches[0] + 1"),
-        ),
+        recomputed_never_fires=("recomputed", 'FAIL if measured["differ"] else', 'FAIL if measured["differ"] < 0 else'),
+        label_alignment_never_fires=("label_alignment", "matches[0] + by_chance", "matches[0] + 1"),
         input_range_never_fires=(
-            ("input_range", 'FAIL if found["outside"] else', 'FAIL if found["outside"] > 1 else'),
-            ("input_range", 'FAIL if measured["outside"] else', 'FAIL if measured["outside"] > 1 else'),
+            "input_range",
+            'FAIL if measured["outside"] else',
+            'FAIL if measured["outside"] > 1 else',
         ),
         counted_passes_takes_fewer=("counted_passes", "if least < claimed * (1 - 1e-6):", "if least < 0:"),
         counted_passes_forgets_steps=(
@@ -566,7 +491,7 @@ MUTANTS = [
             '["options"].get("steps") or 0)',
             '["options"].get("steps") and 0 or 0)',
         ),
-        counted_passes_looks_at_turned_images=(
+        counted_passes_looks_at_fooled_images=(
             "counted_passes",
             "rows.correct if early else",
             "~rows.correct if early else",
@@ -574,10 +499,7 @@ MUTANTS = [
         step_budget_sees_no_short_steps=("step_budget", "if reach < 1 or", "if reach < 0 or"),
         step_budget_sees_no_long_steps=("step_budget", "or size > 2 * eps", "or size > 1e9 * eps"),
         denominators_never_fail=("denominators", 'line["images"] != selected', 'line["images"] > selected'),
-        denominators_never_warn=(
-            ("denominators", "graded(widest, 0.05, 1.0)", "graded(widest, 0.5, 1.0)"),
-            ("denominators", "grade(widest, 0.05, 1.0)", "grade(widest, 0.5, 1.0)"),
-        ),
+        denominators_never_warn=("denominators", "grade(widest, 0.05, 1.0)", "grade(widest, 0.5, 1.0)"),
         worst_case_is_not_recomputed=("worst_case", "> 1e-6:", "> 1:"),
         worst_case_ignores_failed_cells=("worst_case", "WARN if incomplete else", "WARN if False else"),
         leakage_never_fires=("leakage", "FAIL if equal else", "FAIL if equal < 0 else"),
@@ -589,38 +511,20 @@ MUTANTS = [
         single_steps_may_find_more=("iterative_vs_single", "n > 1 and share > POINT", "n > 1 and share > 1"),
         one_image_of_a_single_step_is_fine=("iterative_vs_single", "(n > 0, n > 1", "(n > 1, n > 1"),
         noise_may_find_more=("noise", "FAIL if missed > 1", "FAIL if missed > 1000"),
-        noise_counts_what_attacks_found=(
-            ("noise", "(~fell[at] &", "(fell[at] &"),
-            ("noise", "(~fooled[by_noise] &", "(fooled[by_noise] &"),
-        ),
+        noise_counts_what_attacks_found=("noise", "(~fooled[by_noise] &", "(fooled[by_noise] &"),
         masked_gradients_pass=("_masked", "share > 0.005, share > 0.02", "share > 0.05, share > 0.2"),
-        only_counts_wrong_images=(
-            ("_only", "fell & ~others & right", "fell & ~others"),
-            ("_fooled_only_by", "by_weak & ~by_strong & correct", "by_weak & ~by_strong"),
-        ),
+        only_counts_wrong_images=("_fooled_only_by", "by_weak & ~by_strong & correct", "by_weak & ~by_strong"),
         controls_compare_the_accuracy=(
-            (
-                "controls",
-                'mine["low"] > control["accuracy"]',
-                'mine["accuracy"] > control["accuracy"]',
-            ),
-            ("controls", 'tuned["low"] > control["accuracy"]', 'tuned["accuracy"] > control["accuracy"]'),
+            "controls",
+            'tuned["low"] > control["accuracy"]',
+            'tuned["accuracy"] > control["accuracy"]',
         ),
         random_control_never_fires=("random_control", "PASS if low > control", "PASS if low > control - 1"),
         minimal_vs_budget_never_fails=("minimal_vs_budget", "> 0.05 for", "> 5 for"),
-        minimal_vs_budget_never_warns=(
-            ("minimal_vs_budget", "abs(gap) > 0.02", "abs(gap) > 2"),
-            ("minimal_vs_budget", "abs(largest) > 0.02", "abs(largest) > 2"),
-        ),
+        minimal_vs_budget_never_warns=("minimal_vs_budget", "abs(largest) > 0.02", "abs(largest) > 2"),
         converged_never_fails=("converged", "FAIL if n > POINT * of", "FAIL if n > of"),
-        converged_counts_what_was_found=(
-            ("converged", "& ~fell", "& (fell | ~fell)"),
-            ("converged", "& ~fooled", "& (fooled | ~fooled)"),
-        ),
-        active_test_never_fires=(
-            ("active_test", "0.05, 0.1), said", "0.5, 1.0), said"),
-            ("active_test", "/ n, 0.05, 0.1)", "/ n, 0.5, 1.0)"),
-        ),
+        converged_counts_what_was_found=("converged", "& ~fooled]", "& (fooled | ~fooled)]"),
+        active_test_never_fires=("active_test", "n, 0.05, 0.1)", "n, 0.5, 1.0)"),
         active_test_believes_luck=("active_test", "or chance > 0.05", "or chance > 1"),
         monotone_looks_the_other_way=("monotone", "(after - before for", "(before - after for"),
         eps_one_never_fails=("eps_one", "0.0, chance)", "0.0, 1.0)"),
@@ -629,130 +533,71 @@ MUTANTS = [
         OF_GRADIENTS,
         "of_gradients",
         randomness_never_fires=(
-            (
-                "randomness",
-                'graded(found["logits"], 1e-6, 1e-4)',
-                'graded(found["logits"], 1e6, 1e6)',
-            ),
-            ("randomness", 'grade(measured["logits"], 1e-6, 1e-4)', 'grade(measured["logits"], 1e6, 1e6)'),
+            "randomness",
+            'grade(measured["logits"], 1e-6, 1e-4)',
+            'grade(measured["logits"], 1e6, 1e6)',
         ),
-        training_mode_passes=(
-            ("test_time_state", "if found[name]:", "if found[name] is None:"),
-            ("test_time_state", "if measured[name]:", "if measured[name] is None:"),
-        ),
+        training_mode_passes=("test_time_state", "if measured[name]:", "if measured[name] is None:"),
         batches_may_matter=(
-            (
-                "test_time_state",
-                'graded(found["batch"], 1e-4, 1e-3)',
-                'graded(found["batch"], 1e4, 1e4)',
-            ),
-            ("test_time_state", 'grade(measured["batch"], 1e-4, 1e-3)', 'grade(measured["batch"], 1e4, 1e4)'),
+            "test_time_state",
+            'grade(measured["batch"], 1e-4, 1e-3)',
+            'grade(measured["batch"], 1e4, 1e4)',
         ),
         probabilities_pass=(
-            ("output_head", 'FAIL if found["probabilities"]', 'FAIL if found["log_probabilities"]'),
-            ("output_head", 'FAIL if measured["probabilities"]', 'FAIL if measured["log_probabilities"]'),
+            "output_head",
+            'FAIL if measured["probabilities"]',
+            'FAIL if measured["log_probabilities"]',
         ),
-        saturated_logits_pass=(
-            ("saturated_logits", 'found["lost"] > 0.01', 'found["lost"] > 1'),
-            ("saturated_logits", 'measured["lost"] > 0.01', 'measured["lost"] > 1'),
-        ),
-        zero_gradients_pass=(
-            ("zero_gradients", 'FAIL if found["zero"] or', "FAIL if"),
-            ("zero_gradients", 'FAIL if measured["zero"] or', "FAIL if"),
-        ),
-        absent_gradients_pass=(
-            ("zero_gradients", 'or not found["reaches_images"]', ""),
-            ("zero_gradients", 'or not measured["reaches_images"]', ""),
-        ),
+        saturated_logits_pass=("saturated_logits", 'measured["lost"] > 0.01', 'measured["lost"] > 1'),
+        zero_gradients_pass=("zero_gradients", 'FAIL if measured["zero"] or', "FAIL if"),
+        absent_gradients_pass=("zero_gradients", 'or not measured["reaches_images"]', ""),
         nan_gradients_pass=(
-            (
-                "nan_gradients",
-                "FAIL if gradients + logits + rows",
-                "FAIL if gradients + logits + rows < 0",
-            ),
-            ("nan_gradients", "FAIL if gradients + logits + judged", "FAIL if gradients + logits + judged < 0"),
+            "nan_gradients",
+            "FAIL if gradients + logits + judged",
+            "FAIL if gradients + logits + judged < 0",
         ),
         finite_differences_pass=("finite_differences", 'value["median"] > 1e-2', 'value["median"] > 1e9'),
         jumps_pass=("jumps", "SOME_JUMPS, ALL_JUMPS)", "2.0, 2.0)"),
         curvature_passes=("curvature", "FAIL if ratio < 0.1", "FAIL if ratio < -10"),
         ascent_passes=(
-            (
-                "ascent",
-                "graded(1 - max(shares.values()), 0.1, 0.25)",
-                "graded(1 - max(shares.values()), 1.0, 1.0)",
-            ),
-            ("ascent", "grade(1 - max(shares.values()), 0.1, 0.25)", "grade(1 - max(shares.values()), 1.0, 1.0)"),
+            "ascent",
+            "grade(1 - max(shares.values()), 0.1, 0.25)",
+            "grade(1 - max(shares.values()), 1.0, 1.0)",
         ),
-        surrogates_pass=(
-            ("surrogate_valid", "min(through.values()) < 0.75", "max(through.values()) < 0.75"),
-            ("surrogate_valid", "min(shares.values()) < 0.75", "max(shares.values()) < 0.75"),
-        ),
+        surrogates_pass=("surrogate_valid", "min(shares.values()) < 0.75", "max(shares.values()) < 0.75"),
         inner_loops_pass=("inner_optimisation", "FAIL if calls else", "FAIL if calls < 0 else"),
         admission_admits_all=("admission", '["zero"] > 0', '["zero"] > 1'),
-        the_purifier_is_never_guilty=(
-            (
-                "guilty",
-                'for part in ("purifier", "classifier"):',
-                'for part in ("classifier", "purifier"):',
-            ),
-            ("faulty_part", 'for part in ("purifier", "classifier"):', 'for part in ("classifier", "purifier"):'),
+        the_purifier_is_never_faulty=(
+            "faulty_part",
+            'for part in ("purifier", "classifier"):',
+            'for part in ("classifier", "purifier"):',
         ),
     ),
     *of(
         OF_ROUTES,
         "of_routes",
-        zero_gradients_need_no_route=(
-            ("_needs", 'get("zero", 0) > 0', 'get("zero", 0) > 1'),
-            ("_needed_routes", 'get("zero", 0) > 0', 'get("zero", 0) > 1'),
-        ),
-        kinks_need_no_route=(
-            ("_needs", 'part["share_off"] > 0.1', 'part["share_off"] > 1'),
-            ("_needed_routes", 'part["share_off"] > 0.1', 'part["share_off"] > 1'),
-        ),
-        randomness_needs_no_route=(
-            ("_needs", '.get("logits", 0) > 1e-4', '.get("logits", 0) > 1e4'),
-            ("_needed_routes", '.get("logits", 0) > 1e-4', '.get("logits", 0) > 1e4'),
-        ),
-        far_purifiers_need_no_route=(("_needs", "> FAR", "> 100 * FAR"), ("_needed_routes", "> FAR", "> 100 * FAR")),
-        any_route_will_do=(
-            ("compulsory_routes", "if not taken & set(routes)", "if not taken"),
-            ("compulsory_routes", "if not used & set(routes)", "if not used"),
-        ),
+        zero_gradients_need_no_route=("_needed_routes", 'get("zero", 0) > 0', 'get("zero", 0) > 1'),
+        kinks_need_no_route=("_needed_routes", 'part["share_off"] > 0.1', 'part["share_off"] > 1'),
+        randomness_needs_no_route=("_needed_routes", '.get("logits", 0) > 1e-4', '.get("logits", 0) > 1e4'),
+        far_purifiers_need_no_route=("_needed_routes", "> FAR", "> 100 * FAR"),
+        any_route_will_do=("compulsory_routes", "if not used & set(routes)", "if not used"),
     ),
     *of(
-        f"{OF_ATTACKS} {RESULT_CHECKS} report/test_audit_pages.py",
+        CHECKS,
         "checks",
-        warnings_hide_failures=(
-            ("worst", "for verdict in (FAIL, WARN):", "for verdict in (WARN, FAIL):"),
-            ("summary", "for verdict in (FAIL, WARN):", "for verdict in (WARN, FAIL):"),
-        ),
-        gravest_is_the_mildest=(("gravest", "min(verdicts", "max(verdicts"), ("worst", "min(verdicts", "max(verdicts")),
-        graded_at_the_bound=(
-            ("graded", "FAIL if value > fail", "FAIL if value >= fail"),
-            ("grade", "FAIL if value > fail", "FAIL if value >= fail"),
-        ),
+        warnings_hide_failures=("summary", "for verdict in (FAIL, WARN):", "for verdict in (WARN, FAIL):"),
+        worst_is_the_mildest=("worst", "min(verdicts", "max(verdicts"),
+        graded_at_the_bound=("grade", "FAIL if value > fail", "FAIL if value >= fail"),
         findings_of_the_whole_are_left_out=("verdicts", 'finding.defence in (name, "")', "finding.defence == name"),
         audits_that_are_off_pass=("write", "dict.fromkeys(names, OFF)", 'dict.fromkeys(names, "PASS")'),
         errors_of_probes_pass=(
-            (
-                "probed",
-                'yield Answer(defence["name"], NOT_APPLICABLE,',
-                'yield Answer(defence["name"], "pass",',
-            ),
-            ("reads_probe", 'yield Answer(defence["name"], NOT_APPLICABLE,', 'yield Answer(defence["name"], "pass",'),
+            "reads_probe",
+            'yield Answer(defence["name"], NOT_APPLICABLE,',
+            'yield Answer(defence["name"], "pass",',
         ),
-        turned_by_any_norm=(
-            ("Record.turned", "label[4:] != (norm, eps)", "label[5:] != (eps,)"),
-            ("Record.fooled", "label[4:] != (norm, eps)", "label[5:] != (eps,)"),
-        ),
-        clean_right_in_the_last_seed=(
-            ("Record.clean_right", "right &= part.right", "right = part.right"),
-            ("Record.clean_correct", "correct &= part.right", "correct = part.right"),
-        ),
-        reference_is_the_largest_radius=(
-            ("Record.reference", "return budgets[0]", "return budgets[-1]"),
-            ("headline_budget", "return norm, radii[len(radii) // 2]", "return norm, radii[-1]"),
-        ),
+        fooled_by_any_norm=("Record.fooled", "label[4:] != (norm, eps)", "label[5:] != (eps,)"),
+        clean_correct_in_the_last_seed=("Record.clean_correct", "correct &= part.right", "correct = part.right"),
+        headline_is_the_largest_radius=("headline_budget", "radii[len(radii) // 2]", "radii[-1]"),
     ),
 ]
 
@@ -762,7 +607,7 @@ def modules(tree: Path) -> dict[Path, str]:
 
 
 def functions(source: str) -> Iterator[tuple[str, int, int]]:
-    """(name or Class.name, first character, last character) of each function of a module and of its classes."""
+    """Yield (name or Class.name, start, end) of each function and method; start and end are offsets in the source."""
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -778,35 +623,30 @@ def functions(source: str) -> Iterator[tuple[str, int, int]]:
 
 
 def mutated(sources: dict[Path, str], mutant: Mutant) -> tuple[Path, str]:
-    """(file, its source with the mutant in it); ValueError if there is no such place or more than one.
+    """Return (file, its changed source). Raises ValueError unless the place is found exactly once.
 
-    White space in a fragment stands for any white space, so that it outlives another formatting.
+    White space in the fragment matches any white space, so that formatting does not matter.
     """
-    for function, fragment, instead in mutant.places:
-        pattern = re.compile(r"\s+".join(map(re.escape, fragment.split())))
-        found = []
-        for path, source in sources.items():
-            for name, start, stop in functions(source) if function.rpartition(".")[2] in source else ():
-                if name == function:
-                    found += [(path, match) for match in pattern.finditer(source, start, stop)]
-        if len(found) > 1:
-            raise ValueError(f"{mutant.name}: {fragment!r} occurs {len(found)} times in {function}")
-        if found:
-            (path, match) = found[0]
-            source = sources[path][: match.start()] + instead + sources[path][match.end() :]
-            try:
-                ast.parse(source)
-            except SyntaxError as error:
-                raise ValueError(f"{mutant.name}: {error.msg} in line {error.lineno} of the mutant") from None
-            return path, source
-    function, fragment, _ = mutant.places[-1]
-    raise ValueError(
-        f"{mutant.name}: no {fragment!r} in a function {function}; add what stands there now to its places"
-    )
+    function, fragment, replacement = mutant.place
+    pattern = re.compile(r"\s+".join(map(re.escape, fragment.split())))
+    places = []
+    for path, source in sources.items():
+        for name, start, stop in functions(source) if function.rpartition(".")[2] in source else ():
+            if name == function:
+                places += [(path, match) for match in pattern.finditer(source, start, stop)]
+    if len(places) != 1:
+        raise ValueError(f"{mutant.name}: {fragment!r} occurs {len(places)} times in {function}, not once; correct it")
+    (path, match) = places[0]
+    source = sources[path][: match.start()] + replacement + sources[path][match.end() :]
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        raise ValueError(f"{mutant.name}: {error.msg} in line {error.lineno} of the mutant") from None
+    return path, source
 
 
 def copied(tree: Path, place: Path) -> Path:
-    """A copy of what git knows or would take up of a tree."""
+    """Copy the tracked files of a checkout, and the untracked ones that git does not ignore, to `place`."""
     listed = subprocess.run(
         ["git", "ls-files", "-coz", "--exclude-standard"], cwd=tree, check=True, capture_output=True, text=True
     ).stdout.split("\0")
@@ -819,25 +659,25 @@ def copied(tree: Path, place: Path) -> Path:
 
 def files(tree: Path, tests: str) -> list[str]:
     """Return the test files that are there, each once, in the order in which they are to run."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for word in tests.split():
         path = tree / "tests" / word
         if not path.exists():  # it was moved
             path = next((tree / "tests").rglob(path.name), path)
-        found += [path] if path.is_file() else sorted(path.rglob("test_*.py"))
-    if not found:
+        paths += [path] if path.is_file() else sorted(path.rglob("test_*.py"))
+    if not paths:
         raise ValueError(f"none of the tests {tests} is there")
-    return list(dict.fromkeys(str(path.relative_to(tree)) for path in found))
+    return list(dict.fromkeys(str(path.relative_to(tree)) for path in paths))
 
 
 def preload() -> None:
-    """Import the slow libraries once, for all forks. Not those that pytest rewrites or that the package mends first."""
+    """Import slow libraries once, for all forks; not those that pytest rewrites or that the package patches."""
     for name in ("torch", "scipy.stats", "pyarrow.parquet", "pandas", "sklearn.datasets", "jinja2", "pytest"):
         importlib.import_module(name)
 
 
 def run_tests(tree: Path, tests: list[str], timeout_s: int) -> tuple[str, str]:
-    """(KILLED, SURVIVED, TIMEOUT or BROKEN, the test that failed), from a fork of this process."""
+    """Run pytest in a fork of this process; return KILLED, SURVIVED, TIMEOUT or BROKEN, and the test that failed."""
     arguments = ["-x", "-q", "-rfE", "--hypothesis-profile=ci", *tests]  # ci: the same examples, no deadline
     with tempfile.TemporaryFile() as output:
         pid = os.fork()
@@ -858,7 +698,7 @@ def run_tests(tree: Path, tests: list[str], timeout_s: int) -> tuple[str, str]:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(code)
-        ends = time.monotonic() + 20 * timeout_s  # of a test that waits for ever; a busy machine is slow
+        ends = time.monotonic() + 20 * timeout_s  # for a test that waits forever; wall time, so generous
         while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
             time.sleep(0.1)
             if time.monotonic() > ends:
@@ -879,11 +719,11 @@ def run_tests(tree: Path, tests: list[str], timeout_s: int) -> tuple[str, str]:
 def read(path: Path) -> dict[str, dict]:
     if not path.is_file():
         return {}
-    return {found["mutant"]: found for found in map(json.loads, path.read_text().splitlines())}
+    return {entry["mutant"]: entry for entry in map(json.loads, path.read_text().splitlines())}
 
 
 def run(results: Path, tree: Path, chosen: list[Mutant], timeout_s: int) -> None:
-    """Runs the mutants that are not in `results` yet and appends a line for each."""
+    """Run the mutants that `results` lacks, and append a line for each."""
     done = read(results)
     with tempfile.TemporaryDirectory() as place:
         copy = copied(tree, Path(place).resolve() / "tree")
@@ -893,7 +733,9 @@ def run(results: Path, tree: Path, chosen: list[Mutant], timeout_s: int) -> None
             cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}, check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
         preload()
-        assert Path(where.strip()).is_relative_to(copy), f"{where.strip()} would be tested instead of the copy {copy}"
+        assert Path(where.strip()).is_relative_to(copy), (
+            f"the tests would import {where.strip()} and not the copy in {copy}"
+        )
         for mutant in chosen:
             if mutant.name in done:
                 continue
@@ -909,7 +751,7 @@ def run(results: Path, tree: Path, chosen: list[Mutant], timeout_s: int) -> None
                 outcome, by = run_tests(copy, tests, timeout_s)
                 path.write_text(sources[path])
                 shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
-            found = {
+            entry = {
                 "mutant": mutant.name,
                 "result": outcome,
                 "by": by,
@@ -917,39 +759,40 @@ def run(results: Path, tree: Path, chosen: list[Mutant], timeout_s: int) -> None
                 "seconds": round(time.monotonic() - started, 1),
             }
             with open(results, "a") as file:
-                file.write(json.dumps(found) + "\n")
+                file.write(json.dumps(entry) + "\n")
             print(
-                f"{mutant.name:60} {outcome:9} {found['seconds']:6.1f} s  {by.splitlines()[0] if by else ''}",
+                f"{mutant.name:60} {outcome:9} {entry['seconds']:6.1f} s  {by.splitlines()[0] if by else ''}",
                 flush=True,
             )
 
 
-def table(found: dict[str, dict]) -> None:
-    """Prints a line for each group, and all mutants that were not killed."""
-    groups = Counter((name.partition(".")[0], entry["result"]) for name, entry in found.items())
+def table(results: dict[str, dict]) -> None:
+    """Print a line for each group, and every mutant that was not killed."""
+    groups = Counter((name.partition(".")[0], entry["result"]) for name, entry in results.items())
     outcomes = (KILLED, TIMEOUT, SURVIVED, BROKEN, MISSING)
     print(f"{'':14}" + "".join(f"{outcome:>10}" for outcome in outcomes))
     for group in dict.fromkeys(name for name, _ in groups):
         print(f"{group:14}" + "".join(f"{groups[group, outcome] or '':>10}" for outcome in outcomes))
-    totals = Counter(entry["result"] for entry in found.values())
+    totals = Counter(entry["result"] for entry in results.values())
     print(f"{'all':14}" + "".join(f"{totals[outcome] or '':>10}" for outcome in outcomes))
-    for name, entry in found.items():
+    for name, entry in results.items():
         if entry["result"] not in (KILLED, TIMEOUT):
             print(f"{entry['result']:9} {name}  {entry['by'].splitlines()[0] if entry['by'] else ''}")
 
 
 def compare(before: dict[str, dict], after: dict[str, dict]) -> int:
-    """Prints both tables' totals and every mutant that died before and does not die after; 1 if there is one."""
+    """Print the totals and every mutant that was killed before and is not killed after; return 1 if there are any."""
     died = (KILLED, TIMEOUT)
-    for title, found in (("before", before), ("after", after)):
-        print(f"{title}: {sum(entry['result'] in died for entry in found.values())} of {len(found)} mutants died")
+    for title, results in (("before", before), ("after", after)):
+        count = sum(entry["result"] in died for entry in results.values())
+        print(f"{title}: {count} of {len(results)} mutants were killed")
     lost = [name for name, entry in before.items() if entry["result"] in died and name in MUTANT_NAMES]
     lost = [name for name in lost if after.get(name, {"result": "not run"})["result"] not in died]
     for name in lost:
-        print(f"died before, now {after.get(name, {'result': 'not run'})['result']}: {name}")
+        print(f"killed before, now {after.get(name, {'result': 'not run'})['result']}: {name}")
     for name, entry in before.items():
         if entry["result"] == SURVIVED and after.get(name, {}).get("result") in died:
-            print(f"survived before, dies now: {name}")
+            print(f"survived before, killed now: {name}")
     return 1 if lost else 0
 
 
@@ -958,13 +801,13 @@ MUTANT_NAMES = {mutant.name for mutant in MUTANTS}
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", nargs="?", type=Path, help="a line of JSON for each mutant; grows")
-    parser.add_argument("--only", nargs="+", default=[""], help="starts of names")
-    parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout that is copied (default: this one)")
+    parser.add_argument("results", nargs="?", type=Path, help="file with a line of JSON for each mutant")
+    parser.add_argument("--only", nargs="+", default=[""], help="prefixes of names")
+    parser.add_argument("--tree", type=Path, default=ROOT, help="checkout to copy (default: this one)")
     parser.add_argument("--timeout", type=int, default=600, help="seconds of CPU for one mutant")
-    parser.add_argument("--table", action="store_true", help="print the table of the results and run nothing")
+    parser.add_argument("--table", action="store_true", help="print the results and run nothing")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"))
-    parser.add_argument("--places", action="store_true", help="check that every mutant has its place")
+    parser.add_argument("--places", action="store_true", help="check that every place is found")
     given = parser.parse_args()
     assert len(MUTANT_NAMES) == len(MUTANTS), "two mutants have one name"
     chosen = [mutant for mutant in MUTANTS if mutant.name.startswith(tuple(given.only))]
@@ -979,7 +822,7 @@ def main() -> int:
             except ValueError as error:
                 missing += 1
                 print(error)
-        print(f"{len(chosen) - missing} of {len(chosen)} mutants have a place")
+        print(f"found {len(chosen) - missing} of {len(chosen)} places")
         return 1 if missing else 0
     if given.results is None:
         parser.error("results.jsonl is missing")
