@@ -59,7 +59,8 @@ def test_every_choice_of_every_group_composes(group, choice):
         if script not in ONLY.get(group, SETTINGS):
             continue
         if group == "recipe":
-            words = [f"recipe@recipes.{choice}={choice}", f"stage={choice.removeprefix('stage')}"]
+            stage = choice.partition("_")[0]  # stage2_adversarial is another recipe for stage 2
+            words = [f"recipe@recipes.{stage}={choice}", f"stage={stage.removeprefix('stage')}"]
         else:
             words = [f"{group}=[{choice}]" if group in LISTS else f"{group}={choice}"]
         if script == "analyse" and choice == "ddp_cpu":  # a study runs in one process

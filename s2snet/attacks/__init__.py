@@ -48,6 +48,7 @@ from s2snet.attacks.lbfgs import lbfgs
 from s2snet.attacks.least_likely import least_likely
 from s2snet.attacks.losses import LOSSES
 from s2snet.attacks.mim import mim
+from s2snet.attacks.nfgsm import nfgsm
 from s2snet.attacks.noise import Noise
 from s2snet.attacks.pgd import pgd
 from s2snet.attacks.square import square
@@ -71,10 +72,25 @@ ATTACKS = {
 # Attacks that fit one perturbation for all images to training images. Their signature differs from the one above.
 UNIVERSAL = {"uap": uap}
 
+# Attacks for training only: their images may leave the ball, so they never evaluate a defence.
+TRAINING = {"nfgsm": nfgsm}
+
 # Common configurations of an attack with a name of their own: (attack, options).
 VARIANTS = {
     "apgd_margin": ("apgd", {"loss": "margin"}),
     "apgd_t": ("apgd", {"loss": "dlr", "target_classes": 9}),
 }
 
-__all__ = ["ATTACKS", "LOSSES", "UNIVERSAL", "VARIANTS", "Noise", "Passes", "untouched", *ATTACKS, *UNIVERSAL]
+__all__ = [
+    "ATTACKS",
+    "LOSSES",
+    "TRAINING",
+    "UNIVERSAL",
+    "VARIANTS",
+    "Noise",
+    "Passes",
+    "untouched",
+    *ATTACKS,
+    *TRAINING,
+    *UNIVERSAL,
+]

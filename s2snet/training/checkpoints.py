@@ -73,7 +73,7 @@ def callbacks(folder: Path, recipe: Recipe) -> tuple[ModelCheckpoint, ModelCheck
     location = {"dirpath": folder / Path(CHECKPOINT).parent, "enable_version_counter": False}
     often = {"every_n_train_steps": recipe.save_every} if recipe.save_every else {"every_n_epochs": 1}
     last = AfterSteps(filename=Path(CHECKPOINT).stem, save_top_k=1, **often, **location)
-    monitor = recipe.early_stopping
+    monitor = recipe.kept_by
     if monitor is None:
         return last, None
     return last, ModelCheckpoint(filename="best", monitor=monitor, mode=direction(monitor), **location)

@@ -14,10 +14,10 @@ from s2snet.training import checkpoints
 from s2snet.training.adversarial import TrainAdversarial
 from s2snet.training.autoencoder import TrainAutoencoder
 from s2snet.training.classifier import TrainClassifier
-from s2snet.training.finetune import FinetuneDecoder
 from s2snet.training.loaders import derived_seed
 from s2snet.training.loop import Job, Say, fit, printer
 from s2snet.training.stage import Stage
+from s2snet.training.tune import stage_two
 
 EARLIER = {"autoencoder": "1", "classifier": "classifier"}  # the stage that trains each part of stage 2
 
@@ -82,7 +82,7 @@ def _check_networks(stage: Stage, config: TrainCommand, splits: data.Splits) -> 
     """ValueError, in one line, if a network of the stage does not take the images or has too few classes."""
     classes = len(splits.test.classes) if splits.labelled else None
     parts = {stage.trained.config["name"]: stage.trained}
-    if isinstance(stage, FinetuneDecoder):
+    if config.stage == "2":
         parts["the classifier"] = stage.classifier
     for name, network in parts.items():
         check_input(network, name, config.data.channels, config.data.size, classes)
@@ -113,7 +113,7 @@ def _build(config: TrainCommand, shelf: paths.Shelf, say: Say) -> tuple[Stage, d
         "autoencoder": autoencoder.header["fingerprint"],
         "classifier": classifier.header["fingerprint"],
     }
-    return FinetuneDecoder(autoencoder, classifier, recipe, seed), parts
+    return stage_two(autoencoder, classifier, recipe, seed), parts
 
 
 def _autoencoder(config: TrainCommand, shelf: paths.Shelf, say: Say) -> nn.Module:

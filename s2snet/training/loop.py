@@ -23,6 +23,7 @@ from s2snet.config.runtime import Logger, Trainer
 from s2snet.rank_zero import is_first
 from s2snet.store import paths, weights
 from s2snet.training import checkpoints
+from s2snet.training.attacked import AttackedStage, CollapseWatch
 from s2snet.training.average import moving_average
 from s2snet.training.checkpoints import CHECKPOINT
 from s2snet.training.codes import Codes
@@ -89,7 +90,11 @@ def fit(job: Job, say: Say) -> Path:
     last, best = checkpoints.callbacks(folder, recipe)
     callbacks: list[Callback] = [last] if recipe.ema is None else [moving_average(recipe.ema), last]
     if best is not None:
-        callbacks += [best, EarlyStopping(recipe.early_stopping, patience=recipe.patience, mode=best.mode)]
+        callbacks.append(best)
+    if recipe.early_stopping is not None:
+        callbacks.append(EarlyStopping(recipe.early_stopping, patience=recipe.patience, mode=best.mode))
+    if isinstance(stage, AttackedStage) and recipe.attacks and recipe.watched:
+        callbacks.append(CollapseWatch(say))
     if job.logger.pictures:
         callbacks.append(Pictures(folder / PICTURES, job.logger.pictures))
     if trainer.progress:

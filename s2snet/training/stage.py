@@ -1,5 +1,6 @@
 """Share what all stages need: optimiser and schedule from the recipe, and a random state that follows from the step."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 
@@ -23,7 +24,15 @@ SCHEDULES = {
     "constant": lambda done: 1.0,
     "poly": lambda done: max(0.0, 1 - done) ** 0.9,
     "cosine": lambda done: 0.5 * (1 + torch.cos(torch.tensor(done * torch.pi)).item()),
+    "one_cycle": lambda done: one_cycle(done),
 }
+
+
+def one_cycle(done: float, rising: float = 0.3) -> float:
+    """Return the factor of the one-cycle policy (arXiv 1708.07120): up linearly, then down along half a cosine."""
+    if done < rising:
+        return max(done, 1e-2) / rising
+    return 0.5 * (1 + math.cos((done - rising) / (1 - rising) * math.pi))
 
 
 def lr_factor(step: int, steps: int, schedule: str, warmup: int) -> float:
@@ -70,11 +79,15 @@ class Stage(pl.LightningModule):
 
     def configure_optimizers(self):
         optimiser = OPTIMISERS[self.recipe.optimiser](self.parameters_to_train(), self.recipe)
-        # Not trainer.estimated_stepping_batches: it creates the loaders before a resumed run has restored their state.
-        steps = self.trainer.max_epochs * self.trainer.datamodule.steps(self.trainer.world_size)
+        steps = self.total_steps()
         name, warmup = self.recipe.schedule, self.recipe.warmup
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: lr_factor(step, steps, name, warmup))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def total_steps(self) -> int:
+        """Return the optimiser steps of the whole run."""
+        # Not trainer.estimated_stepping_batches: it creates the loaders before a resumed run has restored their state.
+        return self.trainer.max_epochs * self.trainer.datamodule.steps(self.trainer.world_size)
 
     def on_train_batch_start(self, batch, batch_index) -> None:
         # Follows from the step, so that a resumed run draws the same dropout: checkpoints hold no random state.

@@ -17,10 +17,10 @@ from s2snet.data import Splits
 from s2snet.store import paths, weights
 from s2snet.training import checkpoints
 from s2snet.training.autoencoder import TrainAutoencoder
-from s2snet.training.finetune import FinetuneDecoder
 from s2snet.training.loaders import derived_seed
 from s2snet.training.loop import Job, fit, printer
 from s2snet.training.stage import Stage
+from s2snet.training.tune import stage_two
 
 
 @dataclass
@@ -48,7 +48,7 @@ class TwoStages:
 
         def build() -> Stage:
             trainable = copy.deepcopy(autoencoder).requires_grad_(True)  # stage 2 freezes what it must
-            return FinetuneDecoder(trainable, copy.deepcopy(classifier), recipe, self.seed)
+            return stage_two(trainable, copy.deepcopy(classifier), recipe, self.seed)
 
         parts = {"autoencoder": weights.fingerprint(autoencoder), "classifier": weights.fingerprint(classifier)}
         return self._trained("2", recipe, build, **parts)

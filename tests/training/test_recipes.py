@@ -1,6 +1,7 @@
 """The settings that all recipes share: accumulation, warm-up, averaged weights, BatchNorm in eval mode."""
 
 import csv
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from tiny import train
 from torch import nn
 
 from s2snet import data, models
+from s2snet.config.option import check
 from s2snet.config.recipe import Recipe
 from s2snet.store import weights
 from s2snet.training.average import moving_average
@@ -55,12 +57,20 @@ def test_an_epoch_is_whole_steps():
     assert str(error.value) == ("accumulate=7: an optimiser step needs 1400 images and there are 1293; at most 6 here")
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES.keys() - {"one_cycle"}))
 def test_warmup_is_a_line_up_to_the_schedules_beginning(schedule):
     factors = [lr_factor(step, 24, schedule, 4) for step in range(25)]
     assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert factors[4:] == [SCHEDULES[schedule](step / 20) for step in range(21)]
     assert [lr_factor(step, 20, schedule, 0) for step in range(21)] == factors[4:]
+
+
+def test_one_cycle_rises_and_falls_and_takes_no_other_warmup():
+    factors = [lr_factor(step, 100, "one_cycle", 0) for step in range(101)]
+    assert factors[0] == pytest.approx(1 / 30) and factors[15] == pytest.approx(0.5) and factors[30] == 1.0
+    assert factors[65] == pytest.approx(0.5) and factors[100] == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(ValueError, match="warmup=5: schedule=one_cycle has a warm-up of its own; use warmup=0"):
+        check(replace(Recipe(), schedule="one_cycle", warmup=5), "recipes.stage1")
 
 
 def test_a_run_warms_up(tmp_path):
