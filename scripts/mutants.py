@@ -678,7 +678,15 @@ def preload() -> None:
 
 def run_tests(tree: Path, tests: list[str], timeout_s: int) -> tuple[str, str]:
     """Run pytest in a fork of this process; return KILLED, SURVIVED, TIMEOUT or BROKEN, and the test that failed."""
-    arguments = ["-x", "-q", "-rfE", "--hypothesis-profile=ci", *tests]  # ci: the same examples, no deadline
+    arguments = [
+        "-x",
+        "-q",
+        "-rfE",
+        "-p",
+        "no:unraisableexception",
+        "--hypothesis-profile=ci",
+        *tests,
+    ]  # ci: the same examples, no deadline
     with tempfile.TemporaryFile() as output:
         pid = os.fork()
         if pid == 0:
